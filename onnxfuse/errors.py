@@ -1,0 +1,13 @@
+"""Exceptions that users of onnxfuse can catch."""
+
+
+class OnnxfuseError(Exception):
+    """Base class of every error that onnxfuse raises on purpose. Its message is one line."""
+
+
+class ModelError(OnnxfuseError):
+    """The model, a file or an option cannot be used (exit code 2 on the command line)."""
+
+
+class CertificateError(OnnxfuseError):
+    """A fold did not agree with the nodes it replaces (exit code 3); nothing was written."""
