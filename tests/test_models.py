@@ -1,0 +1,163 @@
+"""The networks of models/: training form against deploy form, sizes, and sane activations."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+import models
+from models.acnet import asymmetric_block
+from models.branches import CONV_TYPES, NORM_TYPES, ConvNorm, ParallelBranches
+from models.mobileone import mobileone_block
+from models.repvgg import repvgg_block
+from models.three_branch import ThreeBranchNet, three_branch_block
+
+NETWORKS = [
+    pytest.param(name, marks=pytest.mark.slow if name == "repvgg_b1g4" else ())
+    for name in models.ZOO
+]
+
+# Two float64 evaluations of these networks differ by about 1e-14; a fold that is wrong in one tap
+# or one channel is off by more than 1e-5.
+FLOAT64_TOLERANCE = 1e-9
+
+# In millions: training form, deploy form. The deploy forms' are known from the papers (8.30, 36.12,
+# 2.1, 4.8; ResNet-18: 11.69), the training forms' follow from the branches.
+PARAMETERS = {
+    "repvgg_a0": (9.11, 8.31),
+    "repvgg_b1g4": (39.97, 36.13),
+    "mobileone_s0": (5.29, 2.08),
+    "mobileone_s1": (4.83, 4.76),
+    "acnet_resnet18": (19.03, 11.68),
+    "three_branch": (0.0583, 0.0518),
+}
+
+# Each with the shape (C_in, *S) of its input; odd and even sizes, none equal to the channels.
+BLOCKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "repvgg_1d": (lambda: repvgg_block(6, 6, rank=1), (6, 11)),
+    "repvgg_2d": (lambda: repvgg_block(6, 6), (6, 7, 10)),
+    "repvgg_3d": (lambda: repvgg_block(6, 6, rank=3), (6, 4, 5, 7)),
+    "repvgg_groups": (lambda: repvgg_block(6, 6, groups=3), (6, 7, 10)),
+    "repvgg_stride": (lambda: repvgg_block(6, 9, stride=2, groups=3), (6, 7, 10)),
+    "mobileone_depthwise": (lambda: mobileone_block(6, 6, 3, 1, 6, conv_branches=4), (6, 7, 10)),
+    "mobileone_pointwise": (lambda: mobileone_block(6, 9, 1, conv_branches=4), (6, 7, 10)),
+    "acnet": (lambda: asymmetric_block(6, 9), (6, 7, 10)),
+    "acnet_stride": (lambda: asymmetric_block(6, 9, stride=2, groups=3), (6, 7, 10)),
+    "plain_1d": (lambda: three_branch_block(6, rank=1), (6, 11)),
+    "plain_2d": (lambda: three_branch_block(6), (6, 7, 10)),
+    "plain_3d": (lambda: three_branch_block(6, rank=3), (6, 4, 5, 7)),
+    "plain_groups": (lambda: three_branch_block(6, groups=3), (6, 7, 10)),
+    "plain_depthwise": (lambda: three_branch_block(6, groups=6), (6, 7, 10)),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """The inputs are small: threads would cost more than they save where cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def noise(*shape: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def parameters_in_millions(module: nn.Module) -> float:
+    return sum(parameter.numel() for parameter in module.parameters()) / 1e6
+
+
+def has_norms(module: nn.Module) -> bool:
+    return any(isinstance(child, NORM_TYPES) for child in module.modules())
+
+
+@torch.no_grad()
+def relative_error(module: nn.Module, deploy: nn.Module, x: torch.Tensor) -> float:
+    expected = module(x)
+    difference = torch.linalg.vector_norm(deploy(x) - expected)
+    return (difference / torch.linalg.vector_norm(expected)).item()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_deploy_form_of_a_network_is_equal(name):
+    module = models.build(name).double()
+    size = min(64, models.ZOO[name].input_shape[-1])
+    deploy = models.reparameterize(module)
+    assert relative_error(module, deploy, noise(2, 3, size, size).double()) < FLOAT64_TOLERANCE
+    assert not has_norms(deploy)
+    assert has_norms(module)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_deploy_form_of_a_block_is_one_equal_convolution(name):
+    factory, shape = BLOCKS[name]
+    module = factory().double()
+    models.randomize_statistics(module, (4, *shape))
+    deploy = models.reparameterize(module)
+    assert relative_error(module, deploy, noise(2, *shape).double()) < FLOAT64_TOLERANCE
+    assert sum(isinstance(child, CONV_TYPES) for child in deploy.modules()) == 1
+    assert not has_norms(deploy)
+
+
+def test_reparameterize_leaves_its_argument_alone():
+    module = models.build("three_branch")
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    deploy = models.reparameterize(module)
+    for parameter in deploy.parameters():
+        parameter.data.zero_()
+    after = module.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_refuses_a_branch_that_is_not_affine():
+    block = ParallelBranches([ConvNorm(3, 3, (1, 1)), nn.ReLU()])
+    with pytest.raises(TypeError, match="ReLU"):
+        models.reparameterize(block)
+
+
+@pytest.mark.parametrize("name", models.ZOO)
+def test_parameter_counts(name):
+    module = models.ZOO[name].factory().eval()
+    training, deploy = PARAMETERS[name]
+    assert parameters_in_millions(module) == pytest.approx(training, rel=2e-3)
+    assert parameters_in_millions(models.reparameterize(module)) == pytest.approx(deploy, rel=2e-3)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@torch.no_grad()
+def test_activations_neither_vanish_nor_explode(name):
+    module = models.build(name)
+    for batch, height, width in ((2, 32, 32), (2, 96, 64), (1, 160, 160)):
+        logits = module(noise(batch, 3, height, width))
+        assert 0.05 < logits.std() < 5
+
+
+def test_statistics_are_not_trivial():
+    norms = [m for m in models.build("mobileone_s1").modules() if isinstance(m, NORM_TYPES)]
+    for norm in norms:
+        for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            assert values.std() > 0
+        assert norm.running_var.min() > 0
+    assert any((norm.weight < 0).any() for norm in norms)
+
+
+def test_statistics_depend_on_the_seed_alone():
+    first, again = models.build("three_branch", seed=3), models.build("three_branch", seed=3)
+    other = models.build("three_branch", seed=4)
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+    for name, value in other.state_dict().items():
+        assert not torch.equal(value, first.state_dict()[name]) or "tracked" in name
+
+
+def test_building_leaves_the_global_generator_alone():
+    before = torch.random.get_rng_state()
+    models.build("three_branch")
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_digit_classifier_takes_one_channel():
+    assert ThreeBranchNet(in_channels=1).eval()(noise(2, 1, 28, 28)).shape == (2, 10)
