@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,17 +25,20 @@ def add(f: Term, g: Term, size: Size | None = None) -> Term | Refusal:
         return aligned
     if f.out_channels != g.out_channels:
         return Refusal(f"a sum of {f.out_channels} and {g.out_channels} channels")
-    a, b = aligned
-    groups = math.gcd(a.groups, b.groups)
+    groups = math.gcd(f.groups, g.groups)
+    shape = (f.out_channels, f.in_channels // groups, *aligned.frame.kernel)
 
     def weight() -> Array:
-        total = taps.coarsen(a.weight, a.groups, groups)
-        return total + taps.coarsen(b.weight, b.groups, groups)
+        total = np.zeros(shape)
+        for part in aligned.maps:
+            first, step = _position(part, aligned.frame)
+            taps.add_into(total, groups, part.weight, part.groups, first, step)
+        return total
 
-    biases = [h.bias_of for h in (a, b) if h.bias_of is not None]
-    bias_of = Deferred(lambda: a.bias + b.bias) if len(biases) == 2 else None
+    biases = [h.bias_of for h in (f, g) if h.bias_of is not None]
+    bias_of = Deferred(lambda: f.bias + g.bias) if len(biases) == 2 else None
     return replace(
-        a,
+        aligned.frame,
         groups=groups,
         weight_of=Deferred(weight),
         bias_of=bias_of or (biases[0] if biases else None),
@@ -51,20 +54,25 @@ def concat(maps: Sequence[AffineConv], size: Size | None = None) -> AffineConv |
     aligned = align(maps, size)
     if isinstance(aligned, Refusal):
         return aligned
-    first = aligned[0]
+    frame = aligned.frame
 
     def weight() -> Array:
-        return np.concatenate([taps.coarsen(h.weight, h.groups, 1) for h in aligned])
+        parts = []
+        for part in aligned.maps:
+            first, step = _position(part, frame)
+            dense = taps.coarsen(part.weight, part.groups, 1)
+            parts.append(taps.spread(dense, frame.kernel, first, step))
+        return np.concatenate(parts)
 
     def bias() -> Array:
-        return np.concatenate([h.bias for h in aligned])
+        return np.concatenate([h.bias for h in maps])
 
     return replace(
-        first,
-        out_channels=sum(h.out_channels for h in aligned),
+        frame,
+        out_channels=sum(h.out_channels for h in maps),
         groups=1,
         weight_of=Deferred(weight),
-        bias_of=Deferred(bias) if any(h.bias_of is not None for h in aligned) else None,
+        bias_of=Deferred(bias) if any(h.bias_of is not None for h in maps) else None,
         is_selective=True,
     )
 
@@ -89,8 +97,22 @@ def select(f: AffineConv, channels: Sequence[int]) -> AffineConv:
     )
 
 
-def align(maps: Sequence[AffineConv], size: Size | None) -> list[AffineConv] | Refusal:
-    """The maps of one x with equal kernel, strides, dilations, pads and outside value."""
+@dataclass(frozen=True)
+class Aligned:
+    """Maps of one x that share strides, sizes and outside value.
+
+    Attributes:
+        maps: The maps, at one size where they agree there alone.
+        frame: The first of them with the kernel, dilations and pads that hold the taps of all; its
+            weight is not theirs.
+    """
+
+    maps: Sequence[AffineConv]
+    frame: AffineConv
+
+
+def align(maps: Sequence[AffineConv], size: Size | None) -> Aligned | Refusal:
+    """Finds the smallest common grid of maps of one x, or why there is none."""
     first = maps[0]
     if any(h.strides != first.strides for h in maps):
         return Refusal("strides " + " and ".join(str(list(h.strides)) for h in maps))
@@ -108,19 +130,16 @@ def align(maps: Sequence[AffineConv], size: Size | None) -> list[AffineConv] | R
             return Refusal("the branches' sizes differ, or are equal at some input sizes only")
         maps, at_size = [h.tightened(size) for h in maps], size
     kernel, grid, pads = _common_grid(maps)
-    return [
-        replace(
-            h,
-            kernel=kernel,
-            dilations=grid,
-            pads=pads,
-            weight_of=_respaced(h, kernel, grid, pads),
-            outside_of=outside_of,
-            at_size=at_size,
-            is_identity=False,
-        )
-        for h in maps
-    ]
+    frame = replace(
+        first,
+        kernel=kernel,
+        dilations=grid,
+        pads=pads,
+        outside_of=outside_of,
+        at_size=at_size,
+        is_identity=False,
+    )
+    return Aligned(maps, frame)
 
 
 def _overhang(f: AffineConv) -> tuple[int, ...]:
@@ -149,10 +168,8 @@ def _common_grid(maps: Sequence[AffineConv]) -> tuple[Size, Size, tuple[int, ...
     return tuple(kernel), tuple(grids), (*begins, *ends)
 
 
-def _respaced(f: AffineConv, kernel: Size, grid: Size, pads: tuple[int, ...]) -> Deferred:
-    """F's weight with zero taps put around and between."""
-    if kernel == f.kernel:
-        return f.weight_of
-    first = tuple((p - b) // d for p, b, d in zip(pads, f.begins, grid, strict=False))
-    step = tuple(max(d // g, 1) for d, g in zip(f.dilations, grid, strict=True))
-    return Deferred(lambda: taps.spread(f.weight, kernel, first, step))
+def _position(f: AffineConv, frame: AffineConv) -> tuple[Size, Size]:
+    """Where f's first tap goes on the grid of the frame, and how far apart its taps are."""
+    grid = frame.dilations
+    first = tuple((p - b) // d for p, b, d in zip(frame.begins, f.begins, grid, strict=True))
+    return first, tuple(max(d // g, 1) for d, g in zip(f.dilations, grid, strict=True))

@@ -76,6 +76,37 @@ def spread(
     return wide
 
 
+def add_into(
+    total: Array,
+    target: int,
+    weight: Array,
+    groups: int,
+    first: tuple[int, ...],
+    step: tuple[int, ...],
+) -> None:
+    """Adds W, its taps on a larger grid and its groups joined, to a weight that has both.
+
+    Args:
+        total: (C_out, C_in / target, *kernel), changed.
+        target: Groups of `total`, a divisor of `groups`.
+        weight: (C_out, C_in / groups, *taps).
+        groups: Groups of `weight`.
+        first: Where tap 0 goes, per axis.
+        step: Distance of the taps, per axis.
+    """
+    place = total[_taps(weight.shape[2:], first, step)]
+    if groups == target:
+        place += weight
+        return
+    merged, per_group = groups // target, weight.shape[1]
+    rows, spatial = weight.shape[0] // groups, weight.shape[2:]
+    blocks = place.view()
+    blocks.shape = (target, merged, rows, merged, per_group, *spatial)
+    index = np.arange(merged)
+    own = weight.reshape(target, merged, rows, per_group, *spatial)
+    blocks[:, index, :, index] += np.moveaxis(own, 1, 0)
+
+
 def _taps(
     count: tuple[int, ...], first: tuple[int, ...], step: tuple[int, ...]
 ) -> tuple[slice, ...]:

@@ -1,0 +1,22 @@
+"""onnxfuse: collapse multi-branch networks in ONNX models into single Convs, with proofs."""
+
+from onnxfuse._version import __version__
+from onnxfuse.certify import Certificate
+from onnxfuse.errors import CertificateError, ModelError, OnnxfuseError
+from onnxfuse.fold import Fold
+from onnxfuse.pipeline import OptimizeResult, optimize
+from onnxfuse.report import Counts, Refused, Report
+
+__all__ = [
+    "Certificate",
+    "CertificateError",
+    "Counts",
+    "Fold",
+    "ModelError",
+    "OnnxfuseError",
+    "OptimizeResult",
+    "Refused",
+    "Report",
+    "__version__",
+    "optimize",
+]

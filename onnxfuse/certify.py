@@ -1,0 +1,161 @@
+"""Certificates: the replaced nodes against their replacement, in float64, on random probes.
+
+Both sides are evaluated by `onnxfuse.reference`, which shares nothing with the algebra. The probes
+have the smallest sizes at which every border and every stride phase is met; two affine maps that
+agree on random inputs there agree everywhere, with probability one.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnxfuse.affine import AffineConv, FixedWindow, Refusal, Size, Term
+from onnxfuse.errors import CertificateError
+from onnxfuse.graph import Graph
+from onnxfuse.lower import Lowered
+from onnxfuse.reference import UnsupportedOperator, evaluate
+from onnxfuse.regions import Candidate
+
+TOLERANCE = 1e-10
+_LARGEST_WINDOW = 6
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Proof of one fold.
+
+    Attributes:
+        error: Largest difference over the largest value of the replaced nodes' output.
+        shapes: Shapes of the probes.
+    """
+
+    error: float
+    shapes: tuple[tuple[int, ...], ...]
+
+
+def certify(
+    graph: Graph,
+    replaced: Sequence[onnx.NodeProto],
+    lowered: Lowered,
+    candidate: Candidate,
+    target: str,
+) -> Certificate | Refusal:
+    """Compares the replaced nodes with their replacement.
+
+    Args:
+        graph: The graph around the nodes.
+        replaced: The nodes between source and target, in topological order.
+        lowered: The replacement, with its constants in float64.
+        candidate: What it was made from: source, view and map.
+        target: The output of both.
+
+    Returns:
+        The certificate, or a refusal where the evaluator has no safe meaning for a node.
+
+    Raises:
+        CertificateError: If they differ by more than 1e-10 of the largest output.
+    """
+    source = candidate.source
+    read = {name for node in replaced for name in node.input}
+    constants = {n: value for n in read if (value := graph.constant(n)) is not None}
+    rng = np.random.default_rng(zlib.crc32(target.encode()))
+    frozen = any(node.op_type == "Reshape" for node in replaced)
+    shapes = tuple(_probe_shapes(graph, candidate, frozen))
+    worst = 0.0
+    for shape in shapes:
+        probe = rng.standard_normal(shape)
+        try:
+            expected = _replayed(graph, replaced, {**constants, source: probe})[target]
+        except UnsupportedOperator as unsupported:
+            return Refusal(f"it cannot be certified: {unsupported.reason}")
+        feeds = {**lowered.constants, source: probe}
+        actual = evaluate(lowered.nodes, feeds, graph.opset)[target] if lowered.nodes else probe
+        worst = max(worst, _difference(actual, expected))
+    if not worst <= TOLERANCE:
+        raise CertificateError(
+            f"the fold into {target!r} differs from the nodes it replaces by {worst:.3g} "
+            f"(allowed: {TOLERANCE:g}); nothing was written"
+        )
+    return Certificate(worst, shapes)
+
+
+def _replayed(
+    graph: Graph, nodes: Sequence[onnx.NodeProto], values: dict[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    """Evaluates the nodes; a Reshape to a computed shape gets the sizes that its symbols have."""
+    if all(n.op_type != "Reshape" or n.input[1] in values for n in nodes):
+        return evaluate(nodes, values, graph.opset)
+    sizes: dict[object, int] = {}
+    for name in list(values):
+        _bind(graph, name, values, sizes)
+    for node in nodes:
+        if node.op_type == "Reshape" and node.input[1] not in values:
+            shape = graph.type(node.output[0]).shape or ()
+            values[node.input[1]] = np.array([sizes.get(d, d) for d in shape], dtype=np.int64)
+        values = evaluate([node], values, graph.opset)
+        _bind(graph, node.output[0], values, sizes)
+    return values
+
+
+def _bind(
+    graph: Graph, name: str, values: dict[str, NDArray[Any]], sizes: dict[object, int]
+) -> None:
+    for dim, size in zip(graph.type(name).shape or (), values[name].shape, strict=False):
+        if isinstance(dim, str):
+            sizes[dim] = size
+
+
+def _difference(actual: NDArray[Any], expected: NDArray[Any]) -> float:
+    if actual.shape != expected.shape:
+        return float("inf")
+    if not (np.all(np.isfinite(actual)) and np.all(np.isfinite(expected))):
+        return float("inf")
+    largest = float(np.max(np.abs(expected), initial=0.0))
+    return float(np.max(np.abs(actual - expected), initial=0.0)) / (largest or 1.0)
+
+
+def _probe_shapes(graph: Graph, candidate: Candidate, frozen: bool) -> list[tuple[int, ...]]:
+    """Shapes for the source; `frozen` keeps the sizes that are known, as nodes may rely on them."""
+    term, view = candidate.term, candidate.view
+    known = graph.type(candidate.source).shape or (None,) * view.rank
+    frozen = frozen or (isinstance(term, AffineConv) and term.at_size is not None)
+    shape = [d if frozen and isinstance(d, int) else 2 + (a > 0) for a, d in enumerate(known)]
+    if view.spatial and not (frozen and isinstance(known[0], int)):
+        shape[0] = 1
+    transposed = isinstance(term, FixedWindow) and term.op_type == "Gemm"
+    shape[0 if transposed else view.axis] = term.in_channels
+    static = [d for axis in view.spatial if isinstance(d := known[axis], int)]
+    shapes = []
+    for size in _probe_sizes(term, tuple(static) if len(static) == len(view.spatial) else None):
+        for axis, extent in zip(view.spatial, size, strict=True):
+            held = known[axis]
+            shape[axis] = held if frozen and isinstance(held, int) else extent
+        shapes.append(tuple(shape))
+    return list(dict.fromkeys(shapes))
+
+
+def _probe_sizes(term: Term, static: Size | None) -> list[Size]:
+    """Sizes at which the whole kernel fits once, with every remainder of the strides."""
+    if isinstance(term, FixedWindow):
+        if static is not None and "output_shape" in term.attributes:
+            return [static]
+        first = [min(k, _LARGEST_WINDOW) + 2 for k in term.kernel]
+        return [tuple(n + phase + axis for axis, n in enumerate(first)) for phase in range(2)]
+    if term.at_size is not None:
+        return [term.at_size]
+    return [
+        tuple(
+            max(e, e - p - q) + 1 + (phase + axis) % s
+            for axis, (e, p, q, s) in enumerate(
+                zip(term.extents, term.begins, term.ends, term.strides, strict=True)
+            )
+        )
+        for phase in range(max(term.strides, default=1))
+    ]

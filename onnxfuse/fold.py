@@ -1,0 +1,199 @@
+"""Carrying a plan out: every fold is lowered, certified, rounded once and put into the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+
+from onnxfuse.affine import AffineConv, Refusal, large_arrays_freed
+from onnxfuse.certify import Certificate, certify
+from onnxfuse.graph import Graph
+from onnxfuse.lower import Lowered, lower
+from onnxfuse.options import Component, components
+from onnxfuse.plan import cover
+from onnxfuse.regions import Candidate, Regions, find_regions
+from onnxfuse.rounding import round_constants
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold that was made.
+
+    Attributes:
+        target: The tensor that is now computed directly.
+        source: The tensor that it is computed from.
+        replaced: (name or first output, operator) of each node between them.
+        nodes: Operators in their place; none when the target was the source.
+        formula: The map, in words and shapes.
+        certificate: The proof.
+    """
+
+    target: str
+    source: str
+    replaced: tuple[tuple[str, str], ...]
+    nodes: tuple[str, ...]
+    formula: str
+    certificate: Certificate
+
+
+@dataclass
+class Outcome:
+    """What happened to one graph.
+
+    Attributes:
+        folds: In topological order.
+        refusals: (node, operator, reason) for nodes that stayed.
+        impossible: Folds, by (target, source), that were planned and then refused; with the same.
+    """
+
+    folds: list[Fold] = field(default_factory=list)
+    refusals: list[tuple[str, str, str]] = field(default_factory=list)
+    impossible: dict[tuple[str, str], tuple[str, str, str]] = field(default_factory=dict)
+
+
+def fold_graph(
+    graph: Graph, skip: frozenset[str], impossible: Collection[tuple[str, str]]
+) -> Outcome:
+    """Plans and makes the folds of one graph, and commits them.
+
+    Args:
+        graph: The graph; changed.
+        skip: Operators whose lift rule is left out.
+        impossible: (target, source) of folds that were refused before.
+
+    Raises:
+        CertificateError: If a fold does not agree with what it replaces.
+    """
+    regions = find_regions(graph, skip)
+    outcome = Outcome()
+    for component in components(regions, impossible):
+        taken = cover(component.order, component.options, component.required)
+        for name in component.order:
+            option = taken.get(name)
+            if option is None:
+                continue
+            if option.choice < 0:
+                _report_cost(graph, name, component, regions, outcome)
+            else:
+                with large_arrays_freed(), np.errstate(all="ignore"):
+                    _fold(graph, name, regions.candidates[name][option.choice], outcome)
+    _collect_refusals(regions, outcome)
+    graph.commit(prune=True)
+    return outcome
+
+
+def _fold(graph: Graph, target: str, candidate: Candidate, outcome: Outcome) -> None:
+    source = candidate.source
+    nodes = list(region(graph, target, source))
+    lowered = lower(graph, candidate.term, candidate.view, source, target)
+    rounded = round_constants(lowered, graph.type(target).elem_type)
+    if isinstance(rounded, Refusal):
+        _refuse(nodes, target, source, rounded, outcome)
+        return
+    certificate = certify(graph, nodes, lowered, candidate, target)
+    if isinstance(certificate, Refusal):
+        _refuse(nodes, target, source, certificate, outcome)
+        return
+    if not lowered.nodes and graph.can_alias(target, source):
+        graph.alias(target, source)
+    else:
+        graph.replace(target, lowered.nodes or _identity(graph, source, target))
+    for name, value in rounded.items():
+        graph.add_constant(name, value)
+    outcome.folds.append(
+        Fold(
+            target=target,
+            source=source,
+            replaced=tuple((node.name or node.output[0], node.op_type) for node in nodes),
+            nodes=tuple(node.op_type for node in lowered.nodes),
+            formula=describe(lowered),
+            certificate=certificate,
+        )
+    )
+
+
+def _refuse(
+    nodes: list[onnx.NodeProto], target: str, source: str, refusal: Refusal, outcome: Outcome
+) -> None:
+    last = nodes[-1]
+    outcome.impossible[target, source] = (last.name or target, last.op_type, refusal.reason)
+
+
+def _report_cost(
+    graph: Graph, name: str, component: Component, regions: Regions, outcome: Outcome
+) -> None:
+    """Says why a tensor keeps its own node where it could have been folded."""
+    _, *folds = component.options[name]
+    if not folds:
+        return
+    cheapest = min(folds, key=lambda option: option.cost)
+    node = graph.nodes[graph.producers[name]]
+    source = regions.candidates[name][cheapest.choice].source
+    between = sum(
+        component.options[output][0].cost
+        for inner in region(graph, name, source)
+        for output in inner.output
+        if output in component.options
+    )
+    reason = (
+        f"computed from {source!r} in one go it would cost {cheapest.cost / 1000:.1f} us by the "
+        f"cost model; the nodes between cost {between / 1000:.1f} us"
+    )
+    if between > cheapest.cost:
+        reason += ", but are needed for other tensors too"
+    outcome.refusals.append((node.name or name, node.op_type, reason))
+
+
+def _identity(graph: Graph, source: str, target: str) -> list[onnx.NodeProto]:
+    name = graph.unique_name(f"{target}/Identity")
+    return [onnx.helper.make_node("Identity", [source], [target], name=name)]
+
+
+def region(graph: Graph, target: str, source: str) -> Iterator[onnx.NodeProto]:
+    """The nodes between source and target, in topological order."""
+    seen: set[int] = set()
+    pending = [target]
+    while pending:
+        index = graph.producers.get(pending.pop())
+        if index is None or index in seen:
+            continue
+        seen.add(index)
+        reads = graph.reads[index]
+        if graph.nodes[index].op_type == "Reshape":  # its shape follows from its data
+            reads = reads[:1]
+        pending.extend(n for n in reads if n != source and not graph.is_constant(n))
+    return (graph.nodes[index] for index in sorted(seen))
+
+
+def describe(lowered: Lowered) -> str:
+    """The map in one line."""
+    term = lowered.term
+    if not lowered.nodes:
+        return "y = x"
+    shape = f"{term.in_channels} -> {term.out_channels}"
+    if not isinstance(term, AffineConv):
+        return f"{term.op_type} {shape}"
+    if term.is_channelwise:
+        return f"y = scale * x + shift, {term.out_channels} channels"
+    if not term.kernel:
+        return f"y = W x + b, {shape}"
+    parts = ["x".join(map(str, term.kernel)), shape]
+    if term.groups > 1:
+        parts.append(f"groups {term.groups}")
+    if set(term.strides) != {1}:
+        parts.append(f"stride {'x'.join(map(str, term.strides))}")
+    if set(term.dilations) != {1}:
+        parts.append(f"dilation {'x'.join(map(str, term.dilations))}")
+    return "y = W * x + b, " + ", ".join(parts)
+
+
+def _collect_refusals(regions: Regions, outcome: Outcome) -> None:
+    replaced = {name for fold in outcome.folds for name, _ in fold.replaced}
+    for index, refusal in sorted(regions.refusals.items()):
+        node = regions.graph.nodes[index]
+        label = node.name or node.output[0]
+        if label not in replaced:
+            outcome.refusals.append((label, node.op_type, refusal.reason))

@@ -1,0 +1,12 @@
+"""Models in, models out: the only package that touches the disk for models.
+
+Reading brings external data in on demand, and says in one line what is wrong with a file that
+cannot be used. Writing is atomic: the output appears whole or not at all.
+"""
+
+from onnxfuse.io.files import check_target, write_text
+from onnxfuse.io.reading import PROTOBUF_LIMIT, read
+from onnxfuse.io.source import Source
+from onnxfuse.io.writing import write
+
+__all__ = ["PROTOBUF_LIMIT", "Source", "check_target", "read", "write", "write_text"]

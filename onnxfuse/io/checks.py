@@ -1,0 +1,85 @@
+"""Checks of a model's versions, and of the names in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx
+from onnx import TensorProto
+
+from onnxfuse.errors import ModelError
+from onnxfuse.graph import bodies
+from onnxfuse.shapes import default_opset
+
+_ELEMENT_TYPES = frozenset(TensorProto.DataType.values())
+
+
+def called(node: onnx.NodeProto) -> str:
+    """What messages call a node."""
+    return f"{node.op_type} '{node.name}'" if node.name else f"a {node.op_type} node"
+
+
+def check_header(model: onnx.ModelProto, weights: Iterable[TensorProto], where: str) -> None:
+    """Checks versions, and element types and dimensions of the model's tensors.
+
+    Raises:
+        ModelError: One line that begins with `where`.
+    """
+    opset, newest = default_opset(model), onnx.defs.onnx_opset_version()
+    if not model.HasField("graph") or not model.ir_version:
+        raise ModelError(f"{where}: not an ONNX model: it has no graph or no ir_version")
+    if not model.opset_import:
+        raise ModelError(f"{where}: no opset_import, so the operators' meaning is unknown")
+    if opset > newest or model.ir_version > onnx.IR_VERSION:
+        raise ModelError(
+            f"{where}: opset {opset}, IR version {model.ir_version}; the installed onnx "
+            f"{onnx.__version__} knows up to opset {newest}, IR version {onnx.IR_VERSION}"
+        )
+    if not opset and any(node.domain in ("", "ai.onnx") for node in model.graph.node):
+        raise ModelError(f"{where}: uses ONNX operators but imports no version of them")
+    for tensor in weights:
+        if tensor.data_type not in _ELEMENT_TYPES or min(tensor.dims, default=0) < 0:
+            raise ModelError(
+                f"{where}: tensor '{tensor.name}' has element type {tensor.data_type}, "
+                f"dims {list(tensor.dims)}"
+            )
+
+
+def check_names(graph: onnx.GraphProto, where: str, scopes: tuple[set[str], ...] = ()) -> None:
+    """Checks that each tensor is made once, before it is read, in a graph and its bodies.
+
+    Args:
+        graph: The graph, its nodes in order.
+        where: What the messages begin with.
+        scopes: Names in the graphs around it, innermost last.
+
+    Raises:
+        ModelError: One line that names the tensor and the node.
+    """
+    given = [value.name for value in graph.input]
+    weights = [tensor.name for tensor in graph.initializer]
+    weights += [tensor.values.name for tensor in graph.sparse_initializer]
+    for kind, names in (("inputs", given), ("initializers", weights)):
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ModelError(f"{where}: two {kind} are named '{twice}'")
+    made = {*given, *weights}
+    texts: set[str | bytes] = set()
+    for node in graph.node:
+        if not made.issuperset(node.input):
+            for name in filter(None, node.input):
+                if name not in made and not any(name in scope for scope in scopes):
+                    raise ModelError(f"{where}: {called(node)} reads '{name}', which nothing makes")
+        for body in bodies(node):
+            check_names(body, where, (*scopes, made))
+        for name in filter(None, node.output):
+            if name in made or (scopes and any(name in scope for scope in scopes)):
+                raise ModelError(f"{where}: '{name}' is made twice, again by {called(node)}")
+            made.add(name)
+        texts.update((node.op_type, node.domain, node.name))
+    for text in (*made, *texts):
+        if isinstance(text, bytes):
+            raise ModelError(f"{where}: the name {text!r} is not UTF-8")
+    for output in graph.output:
+        if output.name not in made and not any(output.name in scope for scope in scopes):
+            raise ModelError(f"{where}: nothing makes the graph output '{output.name}'")

@@ -1,0 +1,266 @@
+"""Identity, Dropout, Pad, Slice, Split, Concat, Gather and channel shuffle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from onnxfuse.affine import (
+    AffineConv,
+    Array,
+    Deferred,
+    Refusal,
+    Size,
+    Term,
+    affine_conv,
+    concat,
+    padded_with,
+    select,
+    window,
+)
+from onnxfuse.graph import Dim
+from onnxfuse.lift.convolution import unary
+from onnxfuse.lift.site import Site, Step
+
+
+def passes(site: Site) -> Step | Refusal:
+    """Identity, and Dropout in inference: y = x."""
+    if site.node.op_type == "Dropout":
+        if site.output != site.node.output[0]:
+            return Refusal("the mask of a Dropout")
+        if site.input(2):
+            mode = site.graph.constant(site.input(2))
+            if mode is None or bool(np.ravel(mode)[0]):
+                return Refusal("Dropout in training mode: export the model with model.eval()")
+        if site.graph.opset < 7 and not site.integer("is_test", 0):
+            return Refusal("Dropout in training mode: export the model with model.eval()")
+    return Step((site.input(0),), lambda maps, size: maps[0])
+
+
+def choose(name: str, channels: list[int], at_size: Size | None = None) -> Step:
+    """A step that takes output channels in the given order, `at_size` where that is frozen."""
+
+    def combine(maps: Sequence[Term], size: Size | None) -> Term | Refusal:
+        term = maps[0]
+        if isinstance(term, AffineConv):
+            chosen = select(term, channels)
+            if at_size is not None:
+                chosen = replace(chosen, at_size=size, is_identity=False)
+            return chosen
+        return Refusal(f"it takes channels of a {term.op_type}")
+
+    return Step((name,), combine)
+
+
+def pad(site: Site) -> Step | Refusal:
+    """Pad in constant mode, over spatial axes with any value, or over the channels."""
+    if site.text("mode", "constant") != "constant":
+        return Refusal(f"{site.text('mode', '')} padding is not a convolution")
+    name, rank, channels = site.input(0), site.view.rank, site.channels(site.input(0))
+    if site.graph.opset < 11:
+        widths = site.integer_list("pads") or site.integer_list("paddings")
+        value = site.real("value", 0.0)
+    else:
+        widths = site.integers(site.input(1))
+        constant = site.graph.constant(site.input(2)) if site.input(2) else np.zeros(1)
+        if constant is None:
+            return Refusal("its value is not constant")
+        value = float(np.ravel(np.asarray(constant, dtype=np.float64))[0])
+    axes: tuple[int, ...] | None = tuple(range(rank))
+    if site.input(3):
+        axes = site.integers(site.input(3))
+    if widths is None or axes is None or len(widths) != 2 * len(axes):
+        return Refusal("its widths are not constant")
+    if channels is None:
+        return Refusal(f"the number of channels of {name!r} is not known")
+    before, after = [0] * rank, [0] * rank
+    for axis, begin, end in zip(axes, widths, widths[len(axes) :], strict=False):
+        before[axis % rank], after[axis % rank] = begin, end
+    moved = {axis for axis in range(rank) if before[axis] or after[axis]}
+    if moved == {site.view.axis}:
+        added = (before[site.view.axis], after[site.view.axis])
+        return unary(name, _widened(channels, added, value, len(site.view.spatial)))
+    if not moved <= set(site.view.spatial):
+        return Refusal("it pads the batch, or channels and space at once")
+    pads = [*(before[a] for a in site.view.spatial), *(after[a] for a in site.view.spatial)]
+    spatial = len(site.view.spatial)
+    shifted = window(channels, spatial, tuple(pads), (1,) * spatial)
+    return unary(name, padded_with(shifted, np.full(channels, value)))
+
+
+def _widened(channels: int, added: tuple[int, int], value: float, rank: int) -> AffineConv:
+    """`value` in front of and behind the channels: rows of zeros around the unit matrix."""
+    first, total = max(added[0], 0), channels + sum(added)
+
+    def weight() -> Array:
+        full = np.eye(channels + max(added[1], 0) + first, channels, -first)
+        skipped = max(-added[0], 0)
+        return full[skipped : skipped + total].reshape(total, channels, *(1,) * rank)
+
+    def bias() -> Array:
+        return np.where(weight().reshape(total, -1).any(axis=1), 0.0, value)
+
+    shape = (total, channels, *(1,) * rank)
+    return affine_conv(Deferred(weight), Deferred(bias) if value else None, shape=shape)
+
+
+def slicing(site: Site) -> Step | Refusal:
+    """Slice: chosen channels, or a crop with a stride over spatial axes."""
+    name, rank = site.input(0), site.view.rank
+    if site.graph.opset < 10:
+        starts, ends, axes = (
+            site.integer_list("starts"),
+            site.integer_list("ends"),
+            site.integer_list("axes"),
+        )
+        steps: tuple[int, ...] | None = None
+    else:
+        starts, ends = site.integers(site.input(1)), site.integers(site.input(2))
+        axes = site.integers(site.input(3)) if site.input(3) else None
+        steps = site.integers(site.input(4)) if site.input(4) else None
+        if (site.input(3) and axes is None) or (site.input(4) and steps is None):
+            return Refusal("its axes or steps are not constant")
+    if starts is None or ends is None:
+        return Refusal("its bounds are not constant")
+    axes = axes or tuple(range(len(starts)))
+    steps = steps or (1,) * len(starts)
+    cuts = {a % rank: cut for a, *cut in zip(axes, starts, ends, steps, strict=True)}
+    if set(cuts) == {site.view.axis}:
+        channels = site.channels(name)
+        if channels is None:
+            return Refusal(f"the number of channels of {name!r} is not known")
+        start, end, step = cuts[site.view.axis]
+        return choose(name, _sliced(channels, start, end, step))
+    if not set(cuts) <= set(site.view.spatial):
+        return Refusal("it slices the batch, or channels and space at once")
+    return _crop(site, name, cuts)
+
+
+def _sliced(count: int, start: int, end: int, step: int) -> list[int]:
+    """The positions that an ONNX Slice keeps, clamped as Python clamps them."""
+    low = -count - 1
+    stop = None if end <= low else end
+    return list(range(count))[slice(start, stop, step)]
+
+
+def _crop(site: Site, name: str, cuts: dict[int, list[int]]) -> Step | Refusal:
+    spatial, shape = site.view.spatial, site.type(name).shape
+    begins, ends, strides = [], [], []
+    bound = False
+    for axis in spatial:
+        start, end, step = cuts.get(axis, [0, np.iinfo(np.int64).max, 1])
+        size = shape[axis] if shape is not None and len(shape) == site.view.rank else None
+        if step < 1:
+            return Refusal("it runs backwards, which is not a convolution")
+        if isinstance(size, int):
+            kept = range(size)[start:end]
+            if not kept:
+                return Refusal("it keeps nothing")
+            bound |= start < 0 or 0 <= end < size
+            start, end = kept.start, kept.stop - size
+        elif start < 0 or 0 <= end < np.iinfo(np.int32).max:
+            return Refusal(f"its bounds depend on the size of {name!r}, which is not known")
+        begins.append(-start)
+        ends.append(end if end < 0 else 0)
+        strides.append(step)
+    channels = site.channels(name)
+    if channels is None:
+        return Refusal(f"the number of channels of {name!r} is not known")
+    if bound and site.size(name) is None:
+        return Refusal(f"its bounds hold at one size only, and {name!r} has sizes not known")
+    cropped = window(channels, len(spatial), (*begins, *ends), tuple(strides))
+    return unary(name, replace(cropped, at_size=site.size(name)) if bound else cropped)
+
+
+def split(site: Site) -> Step | Refusal:
+    """Split along the channels."""
+    name, rank = site.input(0), site.view.rank
+    channels = site.channels(name)
+    if site.integer("axis", 0) % rank != site.view.axis or channels is None:
+        return Refusal("it does not split the channels, or their number is not known")
+    outputs = list(site.node.output)
+    sizes = site.integer_list("split")
+    if site.input(1):
+        sizes = site.integers(site.input(1))
+        if sizes is None:
+            return Refusal("its sizes are not constant")
+    if sizes is None:
+        part = math.ceil(channels / len(outputs))
+        sizes = tuple(min(part, channels - i * part) for i in range(len(outputs)))
+    position = outputs.index(site.output)
+    start = sum(sizes[:position])
+    return choose(name, list(range(start, start + sizes[position])))
+
+
+def gather(site: Site) -> Step | Refusal:
+    """Gather along the channels, by a constant list of them."""
+    name = site.input(0)
+    channels, shape = site.channels(name), site.graph.constant_shape(site.input(1))
+    if site.integer("axis", 0) % site.view.rank != site.view.axis or channels is None:
+        return Refusal("it does not gather channels, or their number is not known")
+    if shape is None or len(shape) != 1:
+        return Refusal("its indices are not a constant list")
+    return choose(name, [i % channels for i in site.integers(site.input(1)) or ()])
+
+
+def concatenation(site: Site) -> Step | Refusal:
+    """Concat along the channels."""
+    names = tuple(site.node.input)
+    if site.integer("axis", 1) % site.view.rank != site.view.axis:
+        return Refusal("it does not join channels")
+    if any(site.graph.is_constant(n) for n in names):
+        return Refusal("it joins constants")
+
+    def combine(maps: Sequence[Term], size: Size | None) -> Term | Refusal:
+        terms = [m for m in maps if isinstance(m, AffineConv)]
+        if len(terms) < len(names):
+            return Refusal("it joins a branch whose window is not interpreted")
+        return concat(terms, size)
+
+    return Step(names, combine)
+
+
+def shuffle(site: Site) -> Step | Refusal:
+    """Reshape -> Transpose -> Reshape that reorders channels: (N, C, *S) -> (N, F.., *S) -> back.
+
+    1. The middle form splits the channels into factors and keeps batch and space.
+    2. The Transpose permutes the factors alone.
+    3. The last Reshape gives the first shape again.
+    """
+    if site.view.axis != 1:
+        return Refusal("its channels are not on the axis at hand")
+    turn = site.maker(site.input(0), "Transpose")
+    first = None if turn is None else site.maker(turn.input[0], "Reshape")
+    if turn is None or first is None:
+        return Refusal("it is not the end of a channel shuffle")
+    name = first.input[0]
+    before, middle = site.type(name).shape, site.type(turn.input[0]).shape
+    after = site.type(site.output).shape
+    channels = site.channels(name)
+    if before is None or middle is None or after is None or channels is None:
+        return Refusal("the shapes around it are not known")
+    factors = middle[1 : len(middle) - len(site.view.spatial)]
+    permutation = next((tuple(a.ints) for a in turn.attribute if a.name == "perm"), None)
+    if permutation is None:
+        permutation = tuple(reversed(range(len(middle))))
+    moved = permutation[1 : 1 + len(factors)]
+    outer = (0, *range(1 + len(factors), len(middle)))
+    kept = tuple(permutation[a] for a in outer)
+    sizes = [f for f in factors if isinstance(f, int)]
+    if (
+        not _same(before, after)
+        or not _same((before[0], *before[2:]), (middle[0], *middle[1 + len(factors) :]))
+        or len(sizes) < len(factors)
+        or math.prod(sizes) != channels
+        or kept != outer
+    ):
+        return Refusal("it moves more than channels")
+    order = np.arange(channels).reshape(sizes).transpose([a - 1 for a in moved]).ravel()
+    return choose(name, [int(i) for i in order], site.size(name))
+
+
+def _same(left: tuple[Dim, ...], right: tuple[Dim, ...]) -> bool:
+    return left == right and None not in left

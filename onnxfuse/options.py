@@ -1,0 +1,101 @@
+"""What the planner may choose from: for each affine tensor its own node, or a fold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from onnxfuse import cost
+from onnxfuse.affine import AffineConv, is_trivial
+from onnxfuse.graph import Graph
+from onnxfuse.plan import Option
+from onnxfuse.regions import Regions
+
+_PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_POOLS = frozenset({"AveragePool", "GlobalAveragePool"})
+
+
+@dataclass(frozen=True)
+class Component:
+    """The covering problem of one connected set of affine tensors.
+
+    Attributes:
+        order: Its tensors, in topological order.
+        options: The ways to make each, its own node first.
+        required: Those that somebody else reads, or that must be kept.
+    """
+
+    order: Sequence[str]
+    options: dict[str, list[Option]]
+    required: frozenset[str]
+
+
+def components(regions: Regions, impossible: Collection[tuple[str, str]] = ()) -> list[Component]:
+    """The covering problems of a graph; `impossible` are (target, source) not to choose."""
+    graph = regions.graph
+    members: dict[int, list[str]] = {}
+    for node in graph.nodes:
+        for output in node.output:
+            if output in regions.component:
+                members.setdefault(regions.component[output], []).append(output)
+    outputs = {*graph.outputs, *graph.captured, *graph.keep}
+    found = []
+    for order in members.values():
+        if not any(name in regions.candidates for name in order):
+            continue
+        inside = frozenset(order)
+        required = frozenset(
+            name for name in order if name in outputs or _read_elsewhere(graph, name, inside)
+        )
+        options = {name: _options(regions, name, inside, impossible) for name in order}
+        found.append(Component(order, options, required))
+    return found
+
+
+def _read_elsewhere(graph: Graph, name: str, inside: frozenset[str]) -> bool:
+    readers = graph.consumers.get(name, ())
+    return any(graph.nodes[index].output[0] not in inside for index in readers)
+
+
+def _options(
+    regions: Regions,
+    name: str,
+    inside: frozenset[str],
+    impossible: Collection[tuple[str, str]],
+) -> list[Option]:
+    graph = regions.graph
+    index = graph.producers[name]
+    node = graph.nodes[index]
+    data = [n for n in graph.reads[index] if not graph.is_constant(n)]
+    own = Option(tuple(n for n in data if n in inside), _own_cost(regions, node, name, data))
+    options = [own]
+    for choice, candidate in enumerate(regions.candidates.get(name, ())):
+        if (name, candidate.source) in impossible:
+            continue
+        trivial = isinstance(candidate.term, AffineConv) and is_trivial(candidate.term)
+        if data == [candidate.source] and not trivial:
+            continue
+        needs = (candidate.source,) if candidate.source in inside else ()
+        spent = candidate.work.nanoseconds
+        if trivial and not graph.can_alias(name, candidate.source):
+            if data == [candidate.source]:
+                continue
+            spent = cost.NODE
+        options.append(Option(needs, spent, choice))
+    return options
+
+
+def _own_cost(regions: Regions, node: onnx.NodeProto, name: str, data: list[str]) -> int:
+    """The cost of a tensor's own node; a node's outputs share it."""
+    direct = next((c for c in regions.candidates.get(name, ()) if [c.source] == data), None)
+    if direct is not None and node.op_type in _PRODUCTS:
+        return direct.work.nanoseconds
+    out = regions.elements(name)
+    if direct is not None and node.op_type in _POOLS:
+        taps = math.prod(direct.term.kernel)
+        return cost.pooling(regions.elements(data[0]), out, taps).nanoseconds
+    moved = out + sum(regions.elements(n) for n in data)
+    return cost.movement(moved).nanoseconds // len(node.output)

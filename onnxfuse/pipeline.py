@@ -1,0 +1,181 @@
+"""The pipeline: read, normalize, lift, plan, certify, lower, report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx
+
+from onnxfuse import io
+from onnxfuse.errors import ModelError
+from onnxfuse.fold import Fold, fold_graph
+from onnxfuse.graph import Graph, TensorType, bodies
+from onnxfuse.lift import RULES
+from onnxfuse.normalize import normalize
+from onnxfuse.report.counts import assumed_sizes, concrete_types, count, lacks_types
+from onnxfuse.report.report import Refused, Report
+from onnxfuse.shapes import default_opset, infer_types
+from onnxfuse.symbols import completed_types
+
+MAX_PASSES = 8
+OLDEST_OPSET = 7
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class OptimizeResult:
+    """An optimized model and the report on it.
+
+    Attributes:
+        model: The new model; the one given is not changed.
+        report: What was folded, what was refused, and the counts before and after.
+    """
+
+    model: onnx.ModelProto
+    report: Report
+    _source: io.Source = field(repr=False)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the model; the file appears whole or not at all.
+
+        Raises:
+            ModelError: If it cannot be written there, or the path is the input file.
+        """
+        io.write(self._source, path)
+
+
+def optimize(
+    model: Any,
+    *,
+    skip: Iterable[str] = (),
+    keep: Iterable[str] = (),
+    progress: Progress | None = None,
+) -> OptimizeResult:
+    """Folds every affine region of a model that gets cheaper by it into single nodes.
+
+    The new model computes the same function: each fold is proved in float64 before it is made, and
+    rounding to the model's own type is the only difference.
+
+    Args:
+        model: A path, an onnx.ModelProto, an onnx_graphsurgeon.Graph or a torch.onnx.ONNXProgram.
+        skip: Operators whose rule is left out, such as "AveragePool".
+        keep: Tensors that stay in the model under their names.
+        progress: Called with a word on each step as it begins.
+
+    Returns:
+        The new model and its report.
+
+    Raises:
+        ModelError: If the model cannot be used, or an option names what is not there.
+        CertificateError: If a fold does not agree with the nodes it replaces.
+    """
+    tell = progress or (lambda step: None)
+    tell("reading")
+    source = io.read(model)
+    return _Run(source, frozenset(skip), frozenset(keep), tell).result()
+
+
+class _Run:
+    """One optimization of one model."""
+
+    def __init__(
+        self, source: io.Source, skip: frozenset[str], keep: frozenset[str], tell: Progress
+    ) -> None:
+        self.source, self.model = source, source.model
+        self.skip, self.keep, self.tell = skip, keep, tell
+        self.opset = default_opset(self.model)
+        self.folds: list[Fold] = []
+        self.refusals: list[tuple[str, str, str]] = []
+        self.impossible: dict[tuple[str, str], tuple[str, str, str]] = {}
+
+    def result(self) -> OptimizeResult:
+        self._check_options()
+        assumed = assumed_sizes(self.model)
+        self.tell("inferring shapes")
+        types = infer_types(self.model)
+        concrete = concrete_types(self.model, assumed, types)
+        before = count(self.model, concrete)
+        if self.opset >= OLDEST_OPSET:
+            self.tell("evaluating constants")
+            changed = [normalize(graph, self.model) for graph in self._graphs(types)]
+            if any(changed):
+                types = infer_types(self.model)
+            for number in range(MAX_PASSES):
+                self.tell(f"folding, pass {number + 1}")
+                if not self._pass(types):
+                    break
+                types = infer_types(self.model)
+            self._drop_what_bodies_left()
+        else:
+            reason = f"opset {self.opset} is older than {OLDEST_OPSET}"
+            self.refusals = [(n.name, n.op_type, reason) for n in self.model.graph.node]
+        if lacks_types(self.model, concrete):
+            concrete = concrete_types(self.model, assumed, infer_types(self.model))
+        report = Report(
+            folds=tuple(self.folds),
+            refusals=tuple(
+                Refused(*refusal) for refusal in [*self.refusals, *self.impossible.values()]
+            ),
+            before=before,
+            after=count(self.model, concrete),
+            assumed=assumed,
+        )
+        return OptimizeResult(self.model, report, self.source)
+
+    def _check_options(self) -> None:
+        unknown = sorted(self.skip - RULES.keys())
+        if unknown:
+            raise ModelError(f"no rule is named {unknown[0]!r}; rules: {', '.join(sorted(RULES))}")
+        names = {name for node in self.model.graph.node for name in node.output}
+        missing = sorted(self.keep - names)
+        if missing:
+            raise ModelError(f"no node makes a tensor named {missing[0]!r}")
+
+    def _pass(self, types: dict[str, TensorType]) -> bool:
+        """Folds every graph of the model once; True when another pass may find more."""
+        self.refusals = []
+        again = False
+        for graph in self._graphs(types):
+            types.update(completed_types(graph))
+            outcome = fold_graph(graph, self.skip, self.impossible)
+            self.folds.extend(outcome.folds)
+            self.refusals.extend(outcome.refusals)
+            again |= bool(outcome.folds or outcome.impossible)
+            self.impossible |= outcome.impossible
+        return again
+
+    def _drop_what_bodies_left(self) -> None:
+        """Drops initializers of the main graph that only nodes in bodies read, now folded."""
+        main = next(self._graphs({}))
+        if main.captured:
+            main.commit(prune=True)
+
+    def _graphs(self, types: dict[str, TensorType]) -> Iterator[Graph]:
+        """The model's graph, then the bodies in it, each after the one around it is done with."""
+        main = Graph(
+            self.model.graph,
+            self.opset,
+            self.model.ir_version,
+            load=self.source.load,
+            types=types,
+            keep=self.keep,
+        )
+        pending = [main]
+        while pending:
+            graph = pending.pop()
+            yield graph
+            for node in graph.nodes:
+                for body in bodies(node):
+                    pending.append(
+                        Graph(
+                            body,
+                            self.opset,
+                            self.model.ir_version,
+                            load=self.source.load,
+                            outer=graph,
+                            types=types,
+                        )
+                    )

@@ -1,0 +1,247 @@
+"""The affine part of a graph: which tensors are an affine map of which ancestors.
+
+For every tensor the candidate sources are its dominators in the affine part: ancestors through
+which every path passes. They are enumerated from the inputs down, as single-input cuts are in
+technology mapping: the sources of a node's output are those that all of its inputs have in common.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import onnx
+
+from onnxfuse import cost
+from onnxfuse.affine import (
+    AffineConv,
+    Refusal,
+    Size,
+    Term,
+    identity,
+    large_arrays_freed,
+    regroup,
+    trim,
+)
+from onnxfuse.graph import FLOAT_TYPES, Graph
+from onnxfuse.lift import RULES, Site, Step, View, own_view, protected
+
+MAX_SOURCES = 16
+NOMINAL_EXTENT = 32
+_TIDY_ELEMENTS = 1 << 21
+_MOVES = frozenset({"Reshape", "Transpose"})
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One way to compute a tensor: `term` applied to `source`.
+
+    Attributes:
+        source: Name of the tensor to compute from.
+        view: How both tensors are read.
+        term: The map.
+        work: What the nodes for it would cost.
+        size: Spatial size of the source; static, or nominal where it is not known.
+    """
+
+    source: str
+    view: View
+    term: Term
+    work: cost.Work
+    size: Size
+
+
+@dataclass
+class Regions:
+    """Affine tensors of one graph.
+
+    Attributes:
+        graph: The graph.
+        component: For each affine tensor, a number shared by the tensors it is connected with.
+        candidates: For each affine tensor, its maps from sources above its own node's inputs.
+        refusals: Why a node, by its index, or one of its combinations, was left alone.
+        sizes: Spatial sizes of affine tensors; static, or nominal where not known.
+    """
+
+    graph: Graph
+    component: dict[str, int] = field(default_factory=dict)
+    candidates: dict[str, list[Candidate]] = field(default_factory=dict)
+    refusals: dict[int, Refusal] = field(default_factory=dict)
+    sizes: dict[str, Size] = field(default_factory=dict)
+
+    def elements(self, name: str) -> int:
+        """Values in a tensor for one image; nominal where its size is not known."""
+        shape = self.graph.type(name).shape
+        if not shape:
+            return 1
+        dims = [d if isinstance(d, int) else NOMINAL_EXTENT for d in shape[1:]]
+        if name in self.sizes and len(self.sizes[name]) == len(dims) - 1:
+            dims[1:] = self.sizes[name]
+        return math.prod(dims)
+
+
+def find_regions(graph: Graph, skip: frozenset[str] = frozenset()) -> Regions:
+    """Enumerates the affine maps of a graph; `skip` names operators that are taken as opaque."""
+    return _Finder(graph, skip).run()
+
+
+class _Finder:
+    """One pass over a graph, in topological order."""
+
+    def __init__(self, graph: Graph, skip: frozenset[str]) -> None:
+        self.graph = graph
+        self.found = Regions(graph)
+        self._root: dict[str, str] = {}
+        self._views: dict[str, list[View]] = {}
+        self._maps: dict[tuple[str, View], dict[str, Term]] = {}
+        self._eligible = [self._is_eligible(i, node, skip) for i, node in enumerate(graph.nodes)]
+
+    def run(self) -> Regions:
+        self._connect()
+        for index, node in enumerate(self.graph.nodes):
+            if self._eligible[index]:
+                with large_arrays_freed():
+                    self._visit(index, node)
+        return self.found
+
+    def _is_eligible(self, index: int, node: onnx.NodeProto, skip: frozenset[str]) -> bool:
+        if node.domain not in ("", "ai.onnx") or node.op_type in skip or not node.output:
+            return False
+        if node.op_type not in RULES and node.op_type not in _MOVES:
+            return False
+        if self.graph.type(node.output[0]).elem_type not in FLOAT_TYPES:
+            return False
+        if not any(not self.graph.is_constant(name) for name in self.graph.reads[index]):
+            return False
+        refusal = protected(self.graph, node)
+        if refusal is not None:
+            self.found.refusals[index] = refusal
+        return refusal is None
+
+    # Components --------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        """Groups the tensors that affine nodes connect, and collects the views used in a group."""
+        for index, node in enumerate(self.graph.nodes):
+            if self._eligible[index]:
+                first = self._find(node.output[0])
+                for name in self._data(index, node):
+                    self._root[self._find(name)] = first
+        numbers: dict[str, int] = {}
+        for index, node in enumerate(self.graph.nodes):
+            if self._eligible[index]:
+                root = self._find(node.output[0])
+                number = numbers.setdefault(root, len(numbers))
+                for name in node.output:
+                    self.found.component[name] = number
+                view = own_view(self.graph, node)
+                views = self._views.setdefault(root, [])
+                if view is not None and view not in views:
+                    views.append(view)
+
+    def _data(self, index: int, node: onnx.NodeProto) -> Iterator[str]:
+        """The floating-point tensors that a node computes on."""
+        yield from (name for name in node.output[1:] if name)
+        reads = self.graph.reads[index][: 1 if node.op_type in _MOVES else None]
+        yield from (name for name in reads if not self.graph.is_constant(name))
+
+    def _find(self, name: str) -> str:
+        while (parent := self._root.get(name, name)) != name:
+            self._root[name] = self._root.get(parent, parent)
+            name = parent
+        return name
+
+    # Candidates --------------------------------------------------------------------------------
+
+    def _visit(self, index: int, node: onnx.NodeProto) -> None:
+        rule = RULES.get(node.op_type)
+        rank = self.graph.type(node.output[0]).rank
+        if rule is None or rank is None:
+            return
+        own = own_view(self.graph, node)
+        views = self._views[self._find(node.output[0])] if own is None else [own]
+        for view in views:
+            if view.rank != rank:
+                continue
+            for output in filter(None, node.output):
+                step = rule(Site(self.graph, node, output, view))
+                if isinstance(step, Refusal):
+                    self.found.refusals.setdefault(index, step)
+                else:
+                    self._extend(index, output, view, step)
+
+    def _extend(self, index: int, output: str, view: View, step: Step) -> None:
+        """Maps to `output` from every source that the step's inputs have in common."""
+        if not step.extends:
+            term = step.combine((), None)
+            assert not isinstance(term, Refusal)
+            self._store(output, view, {step.inputs[0]: term})
+            return
+        sources = [self._sources(name, view) for name in step.inputs]
+        if any(found is None for found in sources):
+            return
+        known = [found for found in sources if found is not None]
+        common = [s for s in known[0] if all(s in other for other in known[1:])]
+        if not common:
+            self.found.refusals.setdefault(index, Refusal("its inputs have no common source"))
+        maps: dict[str, Term] = {}
+        for source in common:
+            terms = [found[source] for found in known]
+            term = step.combine(terms, self._static_size(source, view))
+            if isinstance(term, Refusal):
+                self.found.refusals.setdefault(index, term)
+            else:
+                maps[source] = term
+        self._store(output, view, maps)
+
+    def _sources(self, name: str, view: View) -> dict[str, Term] | None:
+        """The maps to a tensor, its own identity first; None when its channels are not known."""
+        shape = self.graph.type(name).shape
+        channels = shape[view.axis] if shape is not None and len(shape) == view.rank else None
+        if not isinstance(channels, int):
+            return None
+        return {name: identity(channels, len(view.spatial)), **self._maps.get((name, view), {})}
+
+    def _store(self, output: str, view: View, maps: dict[str, Term]) -> None:
+        """Keeps the cheapest maps, and prices them."""
+        found = [self._candidate(source, view, term) for source, term in maps.items()]
+        found.sort(key=lambda c: c.work.nanoseconds)
+        found = found[:MAX_SOURCES]
+        if not found:
+            return
+        kept = {c.source: maps[c.source] for c in found}
+        self._maps[output, view] = {s: t for s, t in maps.items() if s in kept}
+        nearest = min(found, key=lambda c: list(maps).index(c.source))
+        if view.spatial and isinstance(nearest.term, AffineConv):
+            size = tuple(max(n, 1) for n in nearest.term.output_size(nearest.size))
+            self.found.sizes.setdefault(output, size)
+        self.found.candidates.setdefault(output, []).extend(found)
+
+    def _candidate(self, source: str, view: View, term: Term) -> Candidate:
+        size = self._nominal_size(source, view)
+        if isinstance(term, AffineConv) and term.is_selective:
+            elements = term.out_channels * term.in_channels // term.groups
+            if elements * math.prod(term.kernel) <= _TIDY_ELEMENTS:
+                term = trim(regroup(term))
+        pixels = math.prod(size) if view.spatial else self._rows(source, view)
+        one_node = bool(view.spatial) or view == View.image(2)
+        work = cost.lowered(term, size, pixels, one_node=one_node)
+        return Candidate(source, view, term, work, size)
+
+    def _static_size(self, name: str, view: View) -> Size | None:
+        shape = self.graph.type(name).shape or ()
+        sizes = tuple(d for a in view.spatial if a < len(shape) and isinstance(d := shape[a], int))
+        return sizes if len(sizes) == len(view.spatial) else None
+
+    def _nominal_size(self, name: str, view: View) -> Size:
+        static = self._static_size(name, view)
+        if static is not None:
+            return static
+        known = self.found.sizes.get(name, ())
+        return known if len(known) == len(view.spatial) else (NOMINAL_EXTENT,) * len(view.spatial)
+
+    def _rows(self, name: str, view: View) -> int:
+        shape = self.graph.type(name).shape or ()
+        others = [d for a, d in enumerate(shape) if a != view.axis]
+        return math.prod(d if isinstance(d, int) else NOMINAL_EXTENT for d in others)

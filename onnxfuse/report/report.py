@@ -1,0 +1,65 @@
+"""What `optimize` reports: folds, refusals, and counts before and after."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from onnxfuse.fold import Fold
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A node that stayed although its operator can fold.
+
+    Attributes:
+        node: Its name, or that of its first output.
+        operator: Its operator.
+        reason: Why.
+    """
+
+    node: str
+    operator: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The size of a model.
+
+    Attributes:
+        nodes: Nodes in all, those of nested bodies included.
+        operators: Nodes by operator.
+        macs: Multiply-adds of Conv, ConvTranspose, Gemm and MatMul in one run, symbolic
+            dimensions taken as the report's `assumed` sizes.
+        parameter_bytes: Bytes of the initializers.
+    """
+
+    nodes: int
+    operators: Mapping[str, int]
+    macs: int
+    parameter_bytes: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """The report of one optimization.
+
+    Attributes:
+        folds: Every fold, in the order of the graph.
+        refusals: Every refusal.
+        before: The model as it was.
+        after: The model as it is now.
+        assumed: Sizes that symbolic dimensions were given to count multiply-adds.
+    """
+
+    folds: tuple[Fold, ...]
+    refusals: tuple[Refused, ...]
+    before: Counts
+    after: Counts
+    assumed: Mapping[str, int]
+
+    def to_json(self) -> str:
+        """The report as JSON, keys as the attributes are named."""
+        return json.dumps(asdict(self), indent=2)

@@ -1,0 +1,94 @@
+"""The report as tables in a terminal."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from onnxfuse.fold import Fold
+from onnxfuse.report.report import Report
+
+MAX_FOLDS = 40
+MAX_NAMES = 3
+
+
+def show(console: Console, report: Report, model: Path, output: Path | None) -> None:
+    """Prints a report.
+
+    Args:
+        console: Where to.
+        report: The report.
+        model: The file that was read.
+        output: The file that was written, or None.
+    """
+    if console.quiet:
+        return
+    console.print(_counts(report))
+    if report.folds:
+        console.print(_folds(report.folds))
+    if report.refusals:
+        console.print(_refusals(report))
+    worst = max((fold.certificate.error for fold in report.folds), default=0.0)
+    made = f"{len(report.folds)} folds, each certified in float64 (largest difference {worst:.1e})"
+    console.print(made if report.folds else "nothing to fold")
+    target = f"{escape(str(model))} -> {escape(str(output))}" if output else escape(str(model))
+    console.print(target, soft_wrap=True)
+
+
+def _counts(report: Report) -> Table:
+    table = Table(title="Operators")
+    for column in ("", "before", "after"):
+        table.add_column(column, justify="left" if not column else "right")
+    before, after = report.before, report.after
+    for operator in sorted({*before.operators, *after.operators}):
+        counts = (before.operators.get(operator, 0), after.operators.get(operator, 0))
+        table.add_row(escape(operator), *map(str, counts))
+    table.add_section()
+    table.add_row("nodes", str(before.nodes), str(after.nodes))
+    label = "multiply-adds"
+    if report.assumed:
+        sizes = ", ".join(f"{name}={size}" for name, size in report.assumed.items())
+        label += f" ({escape(sizes)})"
+    table.add_row(label, f"{before.macs:,}", f"{after.macs:,}")
+    table.add_row("parameter bytes", f"{before.parameter_bytes:,}", f"{after.parameter_bytes:,}")
+    return table
+
+
+def _folds(folds: tuple[Fold, ...]) -> Table:
+    table = Table(title="Folds")
+    table.add_column("replaced nodes", overflow="fold")
+    table.add_column("by", overflow="fold")
+    table.add_column("error", justify="right")
+    table.add_column("probes", overflow="fold")
+    for fold in folds[:MAX_FOLDS]:
+        operators = Counter(operator for _, operator in fold.replaced)
+        kinds = " + ".join(f"{n} {op}" if n > 1 else op for op, n in operators.items())
+        names = [name for name, _ in fold.replaced]
+        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+        made = " + ".join(fold.nodes) or "nothing"
+        table.add_row(
+            escape(f"{kinds}\n{', '.join(names[:MAX_NAMES])}{more}"),
+            escape(f"{made}\n{fold.formula}"),
+            f"{fold.certificate.error:.1e}",
+            " ".join("x".join(map(str, shape)) for shape in fold.certificate.shapes),
+        )
+    if len(folds) > MAX_FOLDS:
+        table.caption = f"and {len(folds) - MAX_FOLDS} more (--json lists all)"
+    return table
+
+
+def _refusals(report: Report) -> Table:
+    by_reason: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for refused in report.refusals:
+        by_reason[refused.operator, refused.reason].append(refused.node)
+    table = Table(title="Left as they are")
+    for column in ("nodes", "operator", "reason"):
+        table.add_column(column, overflow="fold")
+    for (operator, reason), nodes in sorted(by_reason.items(), key=lambda item: -len(item[1])):
+        more = f" and {len(nodes) - MAX_NAMES} more" if len(nodes) > MAX_NAMES else ""
+        table.add_row(escape(", ".join(nodes[:MAX_NAMES]) + more), escape(operator), escape(reason))
+    return table

@@ -1,0 +1,308 @@
+"""Whole networks of models/, end to end: every block becomes one Conv, and the function is kept.
+
+The oracle of structure is the authors' deploy form, sent through the same exporter; the oracle of
+values is the training form, in PyTorch and float64. Models run on ONNX Runtime with its graph
+optimizations off, so that no fusion of the runtime hides one of ours.
+"""
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from torch import nn
+
+import models
+import onnxfuse
+from models.acnet import asymmetric_block
+from models.exporting import FORMS, Form, export
+from models.mobileone import mobileone_block
+from models.repvgg import repvgg_block
+from models.three_branch import three_branch_block
+
+# Training form: Conv, Add, BatchNormalization and all nodes, as exported with the exporter's own
+# folding; without it, each Conv has a BatchNormalization besides.
+EXPORTED = {
+    "repvgg_a0": (44, 39, 17, 125),
+    "repvgg_b1g4": (56, 51, 23, 161),
+    "mobileone_s0": (191, 183, 35, 455),
+    "mobileone_s1": (65, 56, 34, 201),
+    "acnet_resnet18": (52, 40, 0, 113),
+    "three_branch": (12, 9, 3, 33),
+}
+# Deploy form, one Conv per block: Conv, Add and all nodes.
+DEPLOYED = {
+    "repvgg_a0": (22, 0, 47),
+    "repvgg_b1g4": (28, 0, 59),
+    "mobileone_s0": (43, 0, 89),
+    "mobileone_s1": (43, 0, 89),
+    "acnet_resnet18": (20, 8, 49),
+    "three_branch": (6, 0, 15),
+}
+
+EXAMPLE_SHAPE = (2, 3, 96, 64)
+FIXED_SHAPES = (EXAMPLE_SHAPE,) * 3
+DYNAMIC_SHAPES = (EXAMPLE_SHAPE, (1, 3, 64, 80), (3, 3, 48, 64))
+
+# Relative L2, between two float32 models that compute the same.
+LARGEST_DISTANCE = 1e-5
+
+# The fused model rounds its weights once, where the original rounds after every branch: errors of
+# one kind and size, so 2 bounds their ratio. It is taken between means over several inputs, since
+# the error on one of them is a random number; and an original that happens to be more exact than
+# one rounding of its output is no measure.
+ERROR_RATIO = 2
+FLOAT32_ROUNDOFF = 2.0**-24
+
+SHIPPED_MODEL = Path(models.__file__).parent / "three_branch.onnx"
+SHIPPED_BYTES = 300_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """The inputs are small: threads would cost more than they save where cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def noise(shape: Sequence[int], seed: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def run(model: onnx.ModelProto, inputs: Sequence[torch.Tensor]) -> list[np.ndarray]:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    name = session.get_inputs()[0].name
+    return [session.run(None, {name: x.numpy()})[0] for x in inputs]
+
+
+def distances(actual: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> list[float]:
+    """Relative L2 distance, one for each input."""
+    return [
+        float(np.linalg.norm(a.astype(np.float64) - e) / np.linalg.norm(e))
+        for a, e in zip(actual, expected, strict=True)
+    ]
+
+
+def count(model: onnx.ModelProto) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph.node)
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A module, its export, what onnxfuse made of it, and the outputs of all three."""
+
+    module: nn.Module
+    original: onnx.ModelProto
+    result: onnx.ModelProto
+    inputs: tuple[torch.Tensor, ...]
+
+    @classmethod
+    def of(
+        cls, module: nn.Module, form: Form, dynamic: bool, shapes: Sequence[Sequence[int]]
+    ) -> "Fused":
+        """Exports `module` for inputs of the first of `shapes`, and optimizes the export."""
+        inputs = tuple(noise(shape, seed) for seed, shape in enumerate(shapes, start=1))
+        original = export(module, inputs[0], form, dynamic)
+        return cls(module, original, onnxfuse.optimize(original).model, inputs)
+
+    @cached_property
+    def original_outputs(self) -> list[np.ndarray]:
+        return run(self.original, self.inputs)
+
+    @cached_property
+    def result_outputs(self) -> list[np.ndarray]:
+        return run(self.result, self.inputs)
+
+    @cached_property
+    def true_outputs(self) -> list[np.ndarray]:
+        exact = copy.deepcopy(self.module).double()
+        with torch.no_grad():
+            return [exact(x.double()).numpy() for x in self.inputs]
+
+    def assert_outputs_agree(self) -> None:
+        assert max(distances(self.result_outputs, self.original_outputs)) < LARGEST_DISTANCE
+
+    def assert_error_is_bounded(self, floor: float = FLOAT32_ROUNDOFF) -> None:
+        before = np.mean(distances(self.original_outputs, self.true_outputs))
+        after = np.mean(distances(self.result_outputs, self.true_outputs))
+        assert after <= ERROR_RATIO * max(before, floor)
+
+    def assert_fixed_point(self) -> None:
+        again = onnxfuse.optimize(self.result).model
+        assert again.SerializeToString() == self.result.SerializeToString()
+
+
+# --- networks ---
+
+
+class Case(NamedTuple):
+    name: str
+    form: Form
+    dynamic: bool
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.form}-{'dynamic' if self.dynamic else 'fixed'}"
+
+    @property
+    def is_slow(self) -> bool:
+        """The default run has every export of the small network and three each of three others."""
+        if self.name in ("repvgg_b1g4", "mobileone_s1"):
+            return True
+        return self.name != "three_branch" and self.dynamic == (self.form == "dynamo")
+
+
+CASES = [
+    pytest.param(case, id=str(case), marks=pytest.mark.slow if case.is_slow else ())
+    for name in models.ZOO
+    for form in FORMS
+    for dynamic in (False, True)
+    for case in [Case(name, form, dynamic)]
+]
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request) -> Case:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def fused(case) -> Fused:
+    shapes = DYNAMIC_SHAPES if case.dynamic else FIXED_SHAPES
+    return Fused.of(models.build(case.name), case.form, case.dynamic, shapes)
+
+
+def test_export_is_the_multi_branch_form(case, fused):
+    conv, add, norm, nodes = EXPORTED[case.name]
+    if case.form == "script_unfolded":
+        norm, nodes = norm + conv, nodes + conv
+    operators = count(fused.original)
+    assert (operators["Conv"], operators["Add"], operators["BatchNormalization"]) == (
+        conv,
+        add,
+        norm,
+    )
+    assert operators.total() == nodes
+
+
+def test_every_block_becomes_one_conv(case, fused):
+    deploy = models.reparameterize(fused.module)
+    expected = count(export(deploy, fused.inputs[0], case.form, case.dynamic))
+    assert (expected["Conv"], expected["Add"], expected.total()) == DEPLOYED[case.name]
+    actual = count(fused.result)
+    assert actual["Conv"] == expected["Conv"]
+    assert actual["Add"] == expected["Add"]
+    assert actual["BatchNormalization"] == 0
+    assert actual.total() <= expected.total()
+
+
+def test_result_is_a_valid_model(fused):
+    onnx.checker.check_model(fused.result, full_check=True)
+    assert list(fused.result.graph.input) == list(fused.original.graph.input)
+    assert list(fused.result.graph.output) == list(fused.original.graph.output)
+
+
+def test_outputs_agree(fused):
+    fused.assert_outputs_agree()
+
+
+def test_error_is_at_most_twice_the_originals(fused):
+    fused.assert_error_is_bounded()
+
+
+def test_optimizing_the_result_changes_nothing(fused):
+    fused.assert_fixed_point()
+
+
+# --- single blocks, in one, two and three dimensions ---
+
+SIZES = {1: (11,), 2: (7, 10), 3: (4, 5, 7)}
+OTHER_SIZES = {1: (8,), 2: (6, 5), 3: (5, 4, 3)}
+
+
+class Block(NamedTuple):
+    make: Callable[[], nn.Module]
+    rank: int = 2
+    activation: bool = True
+
+
+BLOCKS = {
+    **{
+        f"plain-{rank}d-groups{groups}": Block(
+            partial(three_branch_block, 6, groups, rank), rank, activation=False
+        )
+        for rank in SIZES
+        for groups in (1, 3)
+    },
+    **{
+        f"normed-{rank}d-groups{groups}": Block(
+            partial(repvgg_block, 6, 6, groups=groups, rank=rank), rank
+        )
+        for rank in SIZES
+        for groups in (1, 3)
+    },
+    "stride": Block(partial(repvgg_block, 6, 9, stride=2, groups=3)),
+    "asymmetric": Block(partial(asymmetric_block, 6, 9), activation=False),
+    "depthwise": Block(partial(mobileone_block, 6, 6, 3, 1, 6, conv_branches=4)),
+    "pointwise": Block(partial(mobileone_block, 6, 6, 1, conv_branches=4)),
+}
+
+
+# torch's default exporter takes a second or two, however small the block.
+DYNAMO_BY_DEFAULT = ("plain-1d-groups1", "plain-2d-groups3", "plain-3d-groups1")
+BLOCK_CASES = [
+    pytest.param(
+        name,
+        form,
+        id=f"{name}-{form}",
+        marks=pytest.mark.slow if form == "dynamo" and name not in DYNAMO_BY_DEFAULT else (),
+    )
+    for name in BLOCKS
+    for form in FORMS
+]
+
+
+@pytest.mark.parametrize(("name", "form"), BLOCK_CASES)
+def test_a_block_becomes_one_conv(name, form):
+    block = BLOCKS[name]
+    shapes = [(2, 6, *SIZES[block.rank]), (3, 6, *OTHER_SIZES[block.rank])]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = block.make()
+    models.randomize_statistics(module, (8, *shapes[0][1:]))
+    fused = Fused.of(module, form, True, shapes)
+    assert count(fused.result) == Counter(["Conv", "Relu"] if block.activation else ["Conv"])
+    fused.assert_outputs_agree()
+    # A skip that is added last is rounded once; inside the kernel it is part of most partial sums
+    # of one dot product, whose roundings add up like a random walk.
+    products = 6 * 3**block.rank
+    fused.assert_error_is_bounded(floor=FLOAT32_ROUNDOFF * products**0.5 / ERROR_RATIO)
+    fused.assert_fixed_point()
+
+
+# --- the model in the repository ---
+
+
+def test_shipped_model_becomes_one_conv_per_block():
+    assert SHIPPED_MODEL.stat().st_size < SHIPPED_BYTES
+    original = onnx.load(SHIPPED_MODEL)
+    assert count(original)["BatchNormalization"] == 15
+    result = onnxfuse.optimize(original).model
+    operators = count(result)
+    assert (operators["Conv"], operators["Add"], operators.total()) == DEPLOYED["three_branch"]
+    inputs = [noise(shape, seed=1) for shape in ((1, 3, 32, 32), (5, 3, 32, 32))]
+    assert max(distances(run(result, inputs), run(original, inputs))) < LARGEST_DISTANCE

@@ -1,0 +1,135 @@
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxfuse import io
+from onnxfuse.errors import ModelError
+from tests.io.building import (
+    BIAS,
+    CONDITION,
+    FLOAT,
+    OK_BODY,
+    body,
+    branch,
+    build,
+    conv,
+    relu,
+    rich,
+    value,
+)
+
+
+def typed_tensor(**fields):
+    return TensorProto(name="w", **fields)
+
+
+GRAPHS = {
+    "new opset": (build([relu()], opset=999), "opset 999"),
+    "no default opset": (
+        helper.make_model(
+            conv().graph, opset_imports=[helper.make_opsetid("com.microsoft", 1)], ir_version=8
+        ),
+        "imports no version",
+    ),
+    "dangling input": (build([relu(source="z")]), "Relu 'relu' reads 'z', which nothing makes"),
+    "dangling output": (build([relu(target="z")]), "graph output 'y'"),
+    "made twice": (build([relu(), relu("again")]), "'y' is made twice, again by Relu 'again'"),
+    "made over an input": (build([relu(target="x")], outputs=["x"]), "'x' is made twice"),
+    "made over a weight": (
+        build([relu()], weights=[numpy_helper.from_array(BIAS, "y")]),
+        "'y' is made twice",
+    ),
+    "two inputs": (build([relu()], inputs=["x", "x"]), "two inputs are named 'x'"),
+    "two weights": (
+        build([relu()], weights=[numpy_helper.from_array(BIAS, "w")] * 2),
+        "two initializers are named 'w'",
+    ),
+    "dangling in a body": (
+        build([branch(body([relu("r", "z", "q")], ["q"]), OK_BODY)], inputs=["x", CONDITION]),
+        "'z', which nothing makes",
+    ),
+    "shadowing in a body": (
+        build([branch(body([relu("r", "x", "x")], ["x"]), OK_BODY)], inputs=["x", CONDITION]),
+        "'x' is made twice",
+    ),
+    "unknown attribute": (build([relu(slope=1.0)]), "Unrecognized attribute: slope.*Name: relu"),
+    "attribute type": (
+        build([helper.make_node("Conv", ["x", "x"], ["y"], name="conv", pads="SAME")]),
+        "pads.*Name: conv",
+    ),
+    "missing inputs": (build([helper.make_node("Conv", [], ["y"], name="c")]), "input size 0"),
+    "element type": (
+        build([relu()], weights=[typed_tensor(data_type=99, dims=[2])]),
+        "'w' has element type 99",
+    ),
+    "negative dims": (
+        build([relu()], weights=[typed_tensor(data_type=FLOAT, dims=[-2])]),
+        r"dims \[-2\]",
+    ),
+}
+
+
+@pytest.mark.parametrize(("model", "said"), GRAPHS.values(), ids=GRAPHS)
+def test_broken_graphs_are_told_in_one_line(model, said):
+    with pytest.raises(ModelError, match=said) as error:
+        io.read(model)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", [b"relu_op", b"tensor_y", b"node_1"])
+def test_names_that_are_not_utf8_are_told(tmp_path, name):
+    node = helper.make_node("relu_op", ["x"], ["tensor_y"], name="node_1", domain="org.example")
+    content = build([node], outputs=["tensor_y"]).SerializeToString()
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content.replace(name, b"\xff" * len(name)))
+    with pytest.raises(ModelError, match="not UTF-8"):
+        io.read(path)
+
+
+def untyped_output():
+    model = build([relu()])
+    model.graph.output[0].ClearField("type")
+    return model
+
+
+def nameless():
+    model = build([relu()])
+    model.graph.name = ""
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    model.graph.value_info.add(name="z")
+    return model
+
+
+ACCEPTED = {
+    "contrib operator": build(
+        [helper.make_node("Gelu", ["x"], ["y"], domain="com.microsoft")],
+        imports=[helper.make_opsetid("com.microsoft", 1)],
+    ),
+    "domain not imported": build([helper.make_node("Gelu", ["x"], ["y"], domain="com.microsoft")]),
+    "unknown domain": build(
+        [helper.make_node("Foo", ["x"], ["y"], domain="org.example", bar=1)],
+        imports=[helper.make_opsetid("org.example", 4)],
+    ),
+    "plugin in the default domain": build(
+        [helper.make_node("EfficientNMS_TRT", ["x"], ["y"], plugin_version="1")]
+    ),
+    "output without a type": untyped_output(),
+    "graph without a name": nameless(),
+    "weights that are no inputs before IR version 4": build(
+        [helper.make_node("Add", ["x", "b"], ["y"])],
+        weights=[numpy_helper.from_array(BIAS[:1], "b")],
+        ir_version=3,
+        opset=8,
+    ),
+    "opset 6": build([helper.make_node("Add", ["x", "x"], ["y"], broadcast=1)], opset=6),
+    "body": build([branch(OK_BODY, body([relu("s", "x", "t")], ["t"]))], inputs=["x", CONDITION]),
+    "no nodes": build([], outputs=["x"]),
+    "weight as output": build(
+        [relu()], outputs=["y", value("b", (8,))], weights=[numpy_helper.from_array(BIAS, "b")]
+    ),
+    "everything": rich(),
+}
+
+
+@pytest.mark.parametrize("model", ACCEPTED.values(), ids=ACCEPTED)
+def test_models_that_runtimes_take_are_taken(model):
+    assert io.read(model).model == model

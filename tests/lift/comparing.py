@@ -1,0 +1,334 @@
+"""The comparison of an optimized model with the one that it was made from.
+
+Both run on ONNX Runtime with its own optimizations off, and both are held against the same model in
+float64, evaluated by onnx's reference implementation.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
+
+import onnxfuse
+
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+# Of float32 roundings at the size of the largest value: what the fused model may add where the
+# original happens to be (almost) exact. Its weights were rounded once, and so was its bias.
+ROUNDINGS = 8
+FACTOR = 4
+
+
+# Running ----------------------------------------------------------------------------------------
+
+
+def run(model: ModelProto, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The outputs, by ONNX Runtime with its graph optimizations off."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return list(session.run(None, dict(feeds)))
+
+
+class ConvTranspose(OpRun):
+    """Every input pixel adds its scaled kernel to the output; groups, which onnx's own lacks."""
+
+    op_domain = ""
+
+    def _run(self, x, weight, bias=None, **attributes):  # type: ignore[no-untyped-def]
+        rank, group = weight.ndim - 2, attributes.get("group") or 1
+        strides = attributes.get("strides") or [1] * rank
+        dilations = attributes.get("dilations") or [1] * rank
+        extra = attributes.get("output_padding") or [0] * rank
+        pads = attributes.get("pads") or [0] * (2 * rank)
+        auto = attributes.get("auto_pad") or "NOTSET"
+        full = [
+            (n - 1) * s + (k - 1) * d + 1
+            for n, s, k, d in zip(x.shape[2:], strides, weight.shape[2:], dilations, strict=True)
+        ]
+        wanted = attributes.get("output_shape") or None
+        if wanted is None and auto.startswith("SAME"):
+            wanted = [n * s for n, s in zip(x.shape[2:], strides, strict=True)]
+        if wanted is not None:
+            total = [f + e - m for f, e, m in zip(full, extra, wanted, strict=True)]
+            small = [t // 2 for t in total]
+            large = [t - t // 2 for t in total]
+            pads = large + small if auto != "SAME_UPPER" else small + large
+        sizes = [f + e for f, e in zip(full, extra, strict=True)]
+        y = np.zeros((x.shape[0], group, weight.shape[1], *sizes), dtype=x.dtype)
+        by_group = x.reshape(x.shape[0], group, -1, *x.shape[2:])
+        taps = weight.reshape(group, -1, *weight.shape[1:])
+        for tap in itertools.product(*(range(k) for k in weight.shape[2:])):
+            at = tuple(
+                slice(t * d, t * d + (n - 1) * s + 1, s)
+                for t, d, n, s in zip(tap, dilations, x.shape[2:], strides, strict=True)
+            )
+            matrix = taps[(slice(None), slice(None), slice(None), *tap)]
+            y[(slice(None), slice(None), slice(None), *at)] += np.einsum(
+                "ngi...,gio->ngo...", by_group, matrix
+            )
+        y = y.reshape(x.shape[0], -1, *sizes)
+        ends = [m - q for m, q in zip(sizes, pads[rank:], strict=True)]
+        y = y[(slice(None), slice(None), *(slice(p, e) for p, e in zip(pads, ends, strict=False)))]
+        if bias is not None:
+            y = y + bias.reshape(-1, *(1,) * rank)
+        return (y,)
+
+
+class BatchNormalization(OpRun):
+    """All opsets alike; onnx's own is wrong before opset 14."""
+
+    op_domain = ""
+
+    def _run(self, x, scale, shift, mean, var, **attributes):  # type: ignore[no-untyped-def]
+        epsilon = attributes.get("epsilon")
+        ones = (-1, *(1,) * (x.ndim - 2))
+        new = (mean, var)
+        if attributes.get("training_mode"):
+            axes = (0, *range(2, x.ndim))
+            rest = attributes["momentum"]
+            new = tuple(
+                old * rest + now * (1 - rest)
+                for old, now in ((mean, x.mean(axes)), (var, x.var(axes)))
+            )
+            mean, var = x.mean(axes), x.var(axes)
+        factor = scale / np.sqrt(var + (1e-5 if epsilon is None else epsilon))
+        y = x * factor.reshape(ones) + (shift - mean * factor).reshape(ones)
+        return (y, *new) if attributes.get("training_mode") else (y,)
+
+
+class Pad(OpRun):
+    """Constant padding with negative widths too, which onnx's own lacks."""
+
+    op_domain = ""
+
+    def _run(self, x, widths=None, value=None, axes=None, **attributes):  # type: ignore[no-untyped-def]
+        widths = attributes.get("pads") if widths is None else widths.tolist()
+        value = attributes.get("value", 0.0) if value is None else value
+        axes = list(range(x.ndim)) if axes is None else [int(a) % x.ndim for a in axes]
+        kept, added = [slice(None)] * x.ndim, [(0, 0)] * x.ndim
+        for axis, begin, end in zip(axes, widths, widths[len(axes) :], strict=False):
+            kept[axis] = slice(max(-begin, 0), x.shape[axis] - max(-end, 0))
+            added[axis] = (max(begin, 0), max(end, 0))
+        mode = attributes.get("mode") or "constant"
+        given = {"constant_values": np.ravel(value)[0]} if mode == "constant" else {}
+        return (np.pad(x[tuple(kept)], added, mode=mode, **given),)
+
+
+def truth(model: ModelProto, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The outputs of the model with every float widened to float64."""
+    wide = widened(model)
+    session = ReferenceEvaluator(wide, new_ops=[ConvTranspose, BatchNormalization, Pad])
+    values = {
+        name: value.astype(np.float64) if is_float(value) else value
+        for name, value in feeds.items()
+    }
+    with np.errstate(all="ignore"):
+        return [np.asarray(value) for value in session.run(None, values)]
+
+
+def is_float(value: np.ndarray) -> bool:
+    return value.dtype.kind == "f" or value.dtype.name == "bfloat16"
+
+
+def widened(model: ModelProto) -> ModelProto:
+    """A copy in which float tensors of every width are float64."""
+    wide = ModelProto()
+    wide.CopyFrom(model)
+    _widen(wide.graph)
+    return wide
+
+
+def _widen(graph: onnx.GraphProto) -> None:
+    for tensor in graph.initializer:
+        _widen_tensor(tensor)
+    for info in (*graph.input, *graph.output):
+        if info.type.tensor_type.elem_type in FLOATS:
+            info.type.tensor_type.elem_type = TensorProto.DOUBLE
+    del graph.value_info[:]
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.TENSOR:
+                _widen_tensor(attribute.t)
+            elif attribute.type == AttributeProto.GRAPH:
+                _widen(attribute.g)
+            elif node.op_type == "Cast" and attribute.i in FLOATS:
+                attribute.i = TensorProto.DOUBLE
+
+
+def _widen_tensor(tensor: TensorProto) -> None:
+    if tensor.data_type in FLOATS:
+        value = numpy_helper.to_array(tensor).astype(np.float64)
+        tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+
+
+def feeds_for(
+    model: ModelProto, sizes: Mapping[str, int] | None = None, seed: int = 1
+) -> dict[str, np.ndarray]:
+    """Random inputs; `sizes` gives the symbolic dimensions."""
+    rng = np.random.default_rng(seed)
+    initialized = {tensor.name for tensor in model.graph.initializer}
+    feeds = {}
+    for info in model.graph.input:
+        if info.name in initialized:
+            continue
+        tensor = info.type.tensor_type
+        shape = [
+            d.dim_value if d.HasField("dim_value") else (sizes or {})[d.dim_param]
+            for d in tensor.shape.dim
+        ]
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+        if tensor.elem_type == TensorProto.BOOL:
+            feeds[info.name] = rng.random(shape) < 0.5
+        elif tensor.elem_type in FLOATS:
+            feeds[info.name] = np.asarray(rng.standard_normal(shape)).astype(dtype)
+        else:
+            feeds[info.name] = np.asarray(rng.integers(-9, 10, shape)).astype(dtype)
+    return feeds
+
+
+# Comparing --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Folded:
+    """An optimized model: its operators, its report, and the model itself."""
+
+    ops: Counter[str]
+    report: onnxfuse.Report
+    model: ModelProto
+
+    @property
+    def reasons(self) -> str:
+        return " | ".join(f"{r.operator}: {r.reason}" for r in self.report.refusals)
+
+    def weight(self, index: int = 0) -> np.ndarray:
+        return numpy_helper.to_array(self.model.graph.initializer[index])
+
+    def node(self, op_type: str) -> NodeProto:
+        (found,) = [node for node in self.model.graph.node if node.op_type == op_type]
+        return found
+
+
+def operators(graph: onnx.GraphProto) -> Iterator[str]:
+    for node in graph.node:
+        yield node.op_type
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.GRAPH:
+                yield from operators(attribute.g)
+
+
+def optimized(
+    model: ModelProto,
+    *sizes: Mapping[str, int],
+    feeds: Sequence[Mapping[str, np.ndarray]] = (),
+    original_runs: bool = True,
+    truth_runs: bool = True,
+    skip: Sequence[str] = (),
+    keep: Sequence[str] = (),
+) -> Folded:
+    """Optimizes, and checks everything that holds for every model.
+
+    Args:
+        model: The model.
+        sizes: Values of the symbolic dimensions, one set per comparison.
+        feeds: Inputs of further comparisons.
+        original_runs: False where ONNX Runtime lacks something that the original needs.
+        truth_runs: False where the reference implementation and ONNX Runtime read the
+            specification differently.
+        skip: As in `onnxfuse.optimize`.
+        keep: As in `onnxfuse.optimize`.
+    """
+    onnx.checker.check_model(model, full_check=True)
+    before = model.SerializeToString(deterministic=True)
+    result = onnxfuse.optimize(model, skip=skip, keep=keep)
+    assert model.SerializeToString(deterministic=True) == before, "the input was changed"
+    onnx.checker.check_model(result.model, full_check=True)
+    assert [o.name for o in result.model.graph.output] == [o.name for o in model.graph.output]
+    assert list(result.model.graph.output) == list(model.graph.output)
+    assert_inputs_kept(model, result.model)
+    for number, given in enumerate((*sizes, *(() if sizes or feeds else ({},)))):
+        inputs = feeds_for(model, given, seed=number + 1)
+        assert_agrees(model, result.model, inputs, original_runs, truth_runs)
+    for given in feeds:
+        assert_agrees(model, result.model, given, original_runs, truth_runs)
+    again = onnxfuse.optimize(result.model, skip=skip, keep=keep).model
+    assert again.SerializeToString(deterministic=True) == result.model.SerializeToString(
+        deterministic=True
+    ), "a second run changes the result"
+    return Folded(Counter(operators(result.model.graph)), result.report, result.model)
+
+
+def assert_inputs_kept(original: ModelProto, fused: ModelProto) -> None:
+    if original.ir_version >= 4:
+        assert list(fused.graph.input) == list(original.graph.input)
+        return
+    weights = {tensor.name for tensor in original.graph.initializer}
+    new = {tensor.name for tensor in fused.graph.initializer}
+    kept = [i.name for i in original.graph.input if i.name not in weights]
+    assert [i.name for i in fused.graph.input if i.name not in new] == kept
+    assert new <= {i.name for i in fused.graph.input}
+
+
+def assert_agrees(
+    original: ModelProto,
+    fused: ModelProto,
+    feeds: Mapping[str, np.ndarray],
+    original_runs: bool = True,
+    truth_runs: bool = True,
+) -> None:
+    """The fused model is as near to the float64 result as the original, up to a small factor."""
+    actual = run(fused, feeds)
+    exact = truth(original, feeds) if truth_runs else None
+    if original_runs:
+        expected = run(original, feeds)
+    else:
+        assert exact is not None
+        expected = [wide.astype(given.dtype) for wide, given in zip(exact, actual, strict=True)]
+    for index, info in enumerate(original.graph.output):
+        wide = exact[index] if exact is not None else expected[index]
+        where = f"{info.name} for {shapes_of(feeds)}"
+        assert_close(expected[index], actual[index], wide, where)
+
+
+def shapes_of(feeds: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    return {name: value.shape for name, value in feeds.items()}
+
+
+def assert_close(original: np.ndarray, fused: np.ndarray, exact: np.ndarray, where: str) -> None:
+    assert fused.dtype == original.dtype, where
+    assert fused.shape == original.shape, f"{where}: {fused.shape}, not {original.shape}"
+    if not is_float(original):
+        np.testing.assert_array_equal(fused, original, where)
+        return
+    assert exact.shape == original.shape, f"{where}: the oracle disagrees about the shape"
+    epsilon = float(np.finfo(original.dtype).eps) if original.dtype.kind == "f" else 2.0**-7
+    if exact is original:  # nothing more exact is at hand
+        exact = original.astype(np.float64)
+        epsilon *= FACTOR
+    usual = distance(original, exact)
+    largest = float(np.max(np.abs(exact), initial=0.0, where=np.isfinite(exact)))
+    assert usual <= 2000 * epsilon * largest, f"{where}: the oracle disagrees by {usual}"
+    allowed = FACTOR * usual + ROUNDINGS * epsilon * largest
+    found = distance(fused, exact)
+    assert found <= allowed, f"{where}: off by {found}, the original by {usual}"
+
+
+def distance(value: np.ndarray, exact: np.ndarray) -> float:
+    wide = value.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(wide - exact)
+    equal = (wide == exact) | (np.isnan(wide) & np.isnan(exact))
+    return float(np.max(np.where(equal, 0.0, difference), initial=0.0))

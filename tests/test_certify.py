@@ -1,0 +1,77 @@
+"""A wrong fold never gets through."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import onnxfuse
+from onnxfuse import fold
+from onnxfuse.affine import AffineConv, Deferred
+from tests.lift.building import Builder, same
+
+
+def block():
+    """conv3x3-BN + conv1x1-BN, stride 2, groups 2."""
+    b = Builder()
+    x = b.input("n", 4, "h", "w")
+    wide = b.conv(x, 4, 6, (3, 3), pads=same((3, 3)), strides=[2, 2], group=2)
+    point = b.conv(x, 4, 6, (1, 1), strides=[2, 2], group=2)
+    return b.model(b.op("Add", b.batch_norm(wide, 6), b.batch_norm(point, 6)))
+
+
+def changed(array, change):
+    copy = array.copy()
+    change(copy)
+    return copy
+
+
+def bias_off(term):
+    bias = changed(term.bias, lambda b: b.__setitem__(3, b[3] + 1e-3))
+    return replace(term, bias_of=Deferred.of(bias))
+
+
+def tap_shifted(term):
+    return replace(term, weight_of=Deferred.of(np.roll(term.weight, 1, axis=-1)))
+
+
+def one_weight_off(term):
+    weight = changed(term.weight, lambda w: w.__setitem__((0, 0, 0, 0), w[0, 0, 0, 0] * (1 + 1e-6)))
+    return replace(term, weight_of=Deferred.of(weight))
+
+
+def padded_on_the_wrong_side(term):
+    p, q, r, s = term.pads
+    return replace(term, pads=(p - 1, q, r + 1, s))
+
+
+def groups_swapped(term):
+    weight = np.concatenate(np.split(term.weight, 2)[::-1])
+    return replace(term, weight_of=Deferred.of(weight))
+
+
+@pytest.mark.parametrize(
+    "mistake", [bias_off, tap_shifted, one_weight_off, padded_on_the_wrong_side, groups_swapped]
+)
+def test_a_wrong_map_is_caught(monkeypatch, mistake):
+    lower = fold.lower
+
+    def wrong(graph, term, *names):
+        assert isinstance(term, AffineConv)
+        return lower(graph, mistake(term), *names)
+
+    monkeypatch.setattr(fold, "lower", wrong)
+    with pytest.raises(onnxfuse.CertificateError, match="differs from the nodes it replaces"):
+        onnxfuse.optimize(block())
+
+
+def test_a_right_map_is_certified_at_every_stride_phase():
+    (made,) = onnxfuse.optimize(block()).report.folds
+    assert made.certificate.error <= 1e-14
+    sizes = {shape[2:] for shape in made.certificate.shapes}
+    assert {h % 2 for h, _ in sizes} == {w % 2 for _, w in sizes} == {0, 1}
+
+
+def test_probes_do_not_depend_on_hash_seeds():
+    first, second = (onnxfuse.optimize(block()).report.to_json() for _ in range(2))
+    assert first == second

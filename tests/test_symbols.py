@@ -1,0 +1,88 @@
+"""Sizes carried on by name where ONNX's shape inference loses them."""
+
+import pytest
+from onnx import TensorProto
+
+from onnxfuse.graph import Graph
+from onnxfuse.shapes import infer_types
+from onnxfuse.symbols import completed_types
+from tests.lift.building import Builder
+
+
+def shapes(b, *names):
+    model = b.model(names[-1])
+    types = infer_types(model)
+    graph = Graph(model.graph, b.opset, 9, types=types)
+    types |= completed_types(graph)
+    return [types[name].shape for name in names]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "attributes"),
+    [
+        ((3, 3), {"pads": [1, 1, 1, 1]}),
+        ((1, 1), {}),
+        ((2, 3), {"pads": [0, 1, 1, 1]}),
+        ((3, 3), {"pads": [2, 2, 2, 2], "dilations": [2, 2]}),
+        ((4, 4), {"auto_pad": "SAME_UPPER"}),
+    ],
+)
+def test_a_conv_that_keeps_the_size_keeps_its_name(kernel, attributes):
+    b = Builder()
+    x = b.input("n", 4, "h", "w")
+    (shape,) = shapes(b, b.conv(x, 4, 6, kernel, **attributes))
+    assert shape == ("n", 6, "h", "w")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "attributes"),
+    [
+        ((3, 3), {}),
+        ((3, 3), {"pads": [1, 1, 1, 1], "strides": [2, 2]}),
+        ((1, 1), {"strides": [2, 2]}),
+        ((2, 2), {"pads": [1, 1, 1, 1]}),
+    ],
+)
+def test_a_conv_that_changes_the_size_does_not(kernel, attributes):
+    b = Builder()
+    x = b.input("n", 4, "h", "w")
+    (shape,) = shapes(b, b.conv(x, 4, 6, kernel, **attributes))
+    assert shape[:2] == ("n", 6)
+    assert not {"h", "w"} & set(shape)
+
+
+def test_a_conv_tells_rank_and_channels_behind_a_reshape_to_an_unknown_shape():
+    b = Builder()
+    x = b.input(None, None)
+    target = b.input(4, name="target", elem_type=TensorProto.INT64)
+    free = b.op("Reshape", x, target)
+    y = b.op("Relu", b.conv(free, 4, 6, (3, 3)))
+    before, after = shapes(b, free, y)
+    assert (len(before), before[1]) == (4, 4)
+    assert (len(after), after[1]) == (4, 6)
+
+
+def test_sizes_are_followed_through_integer_arithmetic():
+    b = Builder()
+    x = b.input("n", 6, "h", "w")
+    y = b.conv(x, 6, 6, (3, 3), pads=[1] * 4)
+    shape = b.op("Shape", y)
+    lead = b.op("Gather", shape, b.constant(0))
+    lead = b.op("Unsqueeze", lead, b.constant([0]))
+    space = b.op("Slice", shape, b.constant([2]), b.constant([4]))
+    target = b.op("Concat", lead, b.constant([2, 3]), space, axis=0)
+    back = b.op("Concat", lead, b.constant([-1]), space, axis=0)
+    wide = b.op("Reshape", y, target)
+    turned = b.op("Transpose", wide, perm=[0, 2, 1, 3, 4])
+    found = shapes(b, wide, turned, b.op("Reshape", turned, back))
+    assert found == [("n", 2, 3, "h", "w"), ("n", 3, 2, "h", "w"), ("n", 6, "h", "w")]
+
+
+def test_what_is_left_over_is_not_guessed():
+    b = Builder()
+    x = b.input("n", 6, "h", "w")
+    merged = b.op("Reshape", x, b.constant([-1, 3, 4]))
+    (shape,) = shapes(b, merged)
+    assert not isinstance(shape[0], int)
+    assert shape[0] not in ("n", "h", "w")
+    assert shape[1:] == (3, 4)
