@@ -138,12 +138,11 @@ def _report_cost(
         for output in inner.output
         if output in component.options
     )
-    reason = (
-        f"computed from {source!r} in one go it would cost {cheapest.cost / 1000:.1f} us by the "
-        f"cost model; the nodes between cost {between / 1000:.1f} us"
+    reason = "needed for other tensors too" if between > cheapest.cost else "cheaper as it is"
+    reason += (
+        f" (one node from {source!r}: {cheapest.cost / 1000:.1f} us by the cost model; "
+        f"the nodes between: {between / 1000:.1f} us)"
     )
-    if between > cheapest.cost:
-        reason += ", but are needed for other tensors too"
     outcome.refusals.append((node.name or name, node.op_type, reason))
 
 

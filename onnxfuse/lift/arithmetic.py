@@ -127,6 +127,6 @@ def multiplication(site: Site) -> Step | Refusal:
 def _scale_by(site: Site, data: str, factor: Deferred) -> Step | Refusal:
     channels = site.channels(site.output)
     if channels is None or site.channels(data) != channels:
-        return Refusal(f"the number of channels of {data!r} is not known")
+        return Refusal("the number of its channels is not known")
     scale = Deferred(lambda: np.broadcast_to(factor(), (channels,)))
     return unary(data, channel_affine(scale, None, channels, len(site.view.spatial)))

@@ -19,7 +19,7 @@ def matmul(site: Site) -> Step | Refusal:
     if shape is None or len(shape) != 2:
         return Refusal(f"its constant has shape {list(shape or ())}")
     if rank is None or rank < 2:
-        return Refusal(f"the rank of {data!r} is not known, or below 2")
+        return Refusal("the rank of its input is not known, or below 2")
     if site.view != View.matrix(rank - 1 if by_right else rank - 2, rank):
         return Refusal("its channels are not on the axis at hand")
     stored = site.float64(weight)

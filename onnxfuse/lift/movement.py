@@ -75,7 +75,7 @@ def pad(site: Site) -> Step | Refusal:
     if widths is None or axes is None or len(widths) != 2 * len(axes):
         return Refusal("its widths are not constant")
     if channels is None:
-        return Refusal(f"the number of channels of {name!r} is not known")
+        return Refusal("the number of its channels is not known")
     before, after = [0] * rank, [0] * rank
     for axis, begin, end in zip(axes, widths, widths[len(axes) :], strict=False):
         before[axis % rank], after[axis % rank] = begin, end
@@ -131,7 +131,7 @@ def slicing(site: Site) -> Step | Refusal:
     if set(cuts) == {site.view.axis}:
         channels = site.channels(name)
         if channels is None:
-            return Refusal(f"the number of channels of {name!r} is not known")
+            return Refusal("the number of its channels is not known")
         start, end, step = cuts[site.view.axis]
         return choose(name, _sliced(channels, start, end, step))
     if not set(cuts) <= set(site.view.spatial):
@@ -162,15 +162,15 @@ def _crop(site: Site, name: str, cuts: dict[int, list[int]]) -> Step | Refusal:
             bound |= start < 0 or 0 <= end < size
             start, end = kept.start, kept.stop - size
         elif start < 0 or 0 <= end < np.iinfo(np.int32).max:
-            return Refusal(f"its bounds depend on the size of {name!r}, which is not known")
+            return Refusal("its bounds depend on a size that is not known")
         begins.append(-start)
         ends.append(end if end < 0 else 0)
         strides.append(step)
     channels = site.channels(name)
     if channels is None:
-        return Refusal(f"the number of channels of {name!r} is not known")
+        return Refusal("the number of its channels is not known")
     if bound and site.size(name) is None:
-        return Refusal(f"its bounds hold at one size only, and {name!r} has sizes not known")
+        return Refusal("its bounds hold at one size only, and a size is not known")
     cropped = window(channels, len(spatial), (*begins, *ends), tuple(strides))
     return unary(name, replace(cropped, at_size=site.size(name)) if bound else cropped)
 

@@ -22,7 +22,7 @@ def average(site: Site) -> Step | Refusal:
     if kernel is None or site.view != View.image(len(kernel) + 2):
         return Refusal("its channels are not on the axis at hand")
     if channels is None:
-        return Refusal(f"the number of channels of {name!r} is not known")
+        return Refusal("the number of its channels is not known")
     if not fits_rank(site, len(kernel)):
         return Refusal("its attributes differ in length")
     ones = (1,) * len(kernel)
@@ -61,7 +61,7 @@ def global_average(site: Site) -> Step | Refusal:
     if site.view != View.image(site.view.rank) or not site.view.spatial:
         return Refusal("its channels are not on the axis at hand")
     if channels is None or size is None:
-        return Refusal(f"the size of {name!r} is not known")
+        return Refusal("the size of its input is not known")
     ones = (1,) * len(size)
     pool = average_pool(channels, size, ones, ones, (0,) * (2 * len(size)))
     return unary(name, replace(pool, at_size=size))

@@ -152,20 +152,18 @@ class Site:
         shape = self.graph.constant_shape(name)
         channels = self.channels(against)
         if shape is None:
-            return Refusal(f"{name!r} is not constant")
+            return Refusal("its operand is not constant")
         if channels is None:
-            return Refusal(f"the number of channels of {against!r} is not known")
+            return Refusal("the number of its channels is not known")
         if len(shape) > self.view.rank:
-            return Refusal(f"the constant {name!r} of shape {list(shape)} adds dimensions")
+            return Refusal(f"its constant of shape {list(shape)} adds dimensions")
         aligned = (1,) * (self.view.rank - len(shape)) + shape
         varying = [axis for axis, size in enumerate(aligned) if size != 1]
         if aligned[self.view.axis] not in (1, channels):
-            return Refusal(f"the constant {name!r} of shape {list(shape)} widens {against!r}")
+            return Refusal(f"its constant of shape {list(shape)} widens the tensor")
         others = [axis for axis in varying if axis != self.view.axis]
         if others:
-            return Refusal(
-                f"the constant {name!r} of shape {list(shape)} varies over axis {others[0]}"
-            )
+            return Refusal(f"its constant of shape {list(shape)} varies over axis {others[0]}")
         axis = self.view.axis
 
         def value() -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from pathlib import Path
 
 from rich.console import Console
@@ -13,7 +13,8 @@ from onnxfuse.fold import Fold
 from onnxfuse.report.report import Report
 
 MAX_FOLDS = 40
-MAX_NAMES = 3
+MAX_NAMES = 12
+MAX_EXAMPLES = 3
 
 
 def show(console: Console, report: Report, model: Path, output: Path | None) -> None:
@@ -59,36 +60,44 @@ def _counts(report: Report) -> Table:
 
 
 def _folds(folds: tuple[Fold, ...]) -> Table:
-    table = Table(title="Folds")
-    table.add_column("replaced nodes", overflow="fold")
-    table.add_column("by", overflow="fold")
-    table.add_column("error", justify="right")
-    table.add_column("probes", overflow="fold")
+    table = Table(title="Folds", show_lines=True)
+    table.add_column("made, and the nodes it replaces", overflow="fold")
+    table.add_column("certificate", justify="right", overflow="fold")
     for fold in folds[:MAX_FOLDS]:
-        operators = Counter(operator for _, operator in fold.replaced)
-        kinds = " + ".join(f"{n} {op}" if n > 1 else op for op, n in operators.items())
-        names = [name for name, _ in fold.replaced]
-        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
         made = " + ".join(fold.nodes) or "nothing"
+        probes = " ".join("x".join(map(str, shape)) for shape in fold.certificate.shapes)
         table.add_row(
-            escape(f"{kinds}\n{', '.join(names[:MAX_NAMES])}{more}"),
-            escape(f"{made}\n{fold.formula}"),
-            f"{fold.certificate.error:.1e}",
-            " ".join("x".join(map(str, shape)) for shape in fold.certificate.shapes),
+            f"[bold]{escape(made)}[/bold]: {escape(fold.formula)}\n{escape(_names(fold))}",
+            f"{fold.certificate.error:.1e} at\n{probes}",
         )
     if len(folds) > MAX_FOLDS:
         table.caption = f"and {len(folds) - MAX_FOLDS} more (--json lists all)"
     return table
 
 
+def _names(fold: Fold) -> str:
+    """The replaced nodes, what their names share said once: a/b/{c, d}."""
+    names = [name for name, _ in fold.replaced]
+    low, high = min(names), max(names)
+    same = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), 0)
+    shared = low[: 1 + max(low.rfind(mark, 0, same) for mark in "/.")]
+    rest = [name[len(shared) :] for name in names[:MAX_NAMES]]
+    if len(names) > MAX_NAMES:
+        rest.append(f"and {len(names) - MAX_NAMES} more")
+    joined = ", ".join(rest)
+    return f"{shared}{{{joined}}}" if shared else joined
+
+
 def _refusals(report: Report) -> Table:
     by_reason: dict[tuple[str, str], list[str]] = defaultdict(list)
     for refused in report.refusals:
-        by_reason[refused.operator, refused.reason].append(refused.node)
+        gist = refused.reason.split(" (", 1)[0]
+        by_reason[refused.operator, gist].append(refused.node)
     table = Table(title="Left as they are")
     for column in ("nodes", "operator", "reason"):
         table.add_column(column, overflow="fold")
     for (operator, reason), nodes in sorted(by_reason.items(), key=lambda item: -len(item[1])):
-        more = f" and {len(nodes) - MAX_NAMES} more" if len(nodes) > MAX_NAMES else ""
-        table.add_row(escape(", ".join(nodes[:MAX_NAMES]) + more), escape(operator), escape(reason))
+        more = f" and {len(nodes) - MAX_EXAMPLES} more" if len(nodes) > MAX_EXAMPLES else ""
+        examples = ", ".join(nodes[:MAX_EXAMPLES])
+        table.add_row(escape(examples + more), escape(operator), escape(reason))
     return table
