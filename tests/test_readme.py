@@ -1,0 +1,53 @@
+"""The README's examples are what the code prints."""
+
+import contextlib
+import io
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from onnxfuse.cli import main
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def block_after(mark, language):
+    match = re.search(rf"{re.escape(mark)}\n+```{language}\n(.*?)```", README, re.DOTALL)
+    assert match is not None, mark
+    return match.group(1)
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    (tmp_path / "models").mkdir()
+    shutil.copy(ROOT / "models" / "three_branch.onnx", tmp_path / "models")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("checkout")
+def test_inspect_prints_what_the_readme_shows():
+    result = CliRunner().invoke(main, ["inspect", "models/three_branch.onnx"], terminal_width=80)
+    shown = [line.rstrip() for line in result.output.splitlines()]
+    error = re.compile(r" *\d\.\de-\d\d")
+    expected = block_after("<!-- inspect output -->", "text").splitlines()
+    assert [error.sub(" E", line) for line in shown] == [error.sub(" E", line) for line in expected]
+
+
+@pytest.mark.usefixtures("checkout")
+def test_the_python_example_prints_what_the_readme_shows():
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(block_after("## From Python", "python"), {})
+    assert printed.getvalue() in README
+    assert Path("models/three_branch.fused.onnx").is_file()
+
+
+def test_the_commands_are_there():
+    assert "onnxfuse optimize models/three_branch.onnx" in block_after(
+        "<!-- main command -->", "bash"
+    )
+    assert "pytest" in block_after("<!-- test command -->", "bash")
