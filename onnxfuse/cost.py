@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from onnxfuse.affine import AffineConv, FixedWindow, Size, Term, is_trivial
+from onnxfuse.affine import AffineConv, FixedWindow, Size, Term, is_trivial, without_crops
 
 NODE = 1000
 BYTE = 0.06
@@ -82,14 +82,15 @@ def convolution(term: Term, pixels_in: int, pixels_out: int) -> Work:
     return Work(macs, size, round(NODE + busy + BYTE * size))
 
 
-def lowered(term: Term, size: Size, pixels_in: int, *, one_node: bool) -> Work:
+def lowered(term: Term, size: Size, pixels_in: int, *, spatial: bool, biased: bool) -> Work:
     """What the nodes for a map cost.
 
     Args:
         term: The map.
         size: Spatial size of x.
         pixels_in: Spatial positions (or rows) of x.
-        one_node: True when weight and bias fit into one node: a Conv or Gemm, not MatMul and Add.
+        spatial: True when a Conv can hold it; a scale and a shift are one node then.
+        biased: True when weight and bias fit into one node: a Conv or Gemm, not MatMul and Add.
     """
     if isinstance(term, FixedWindow):
         return convolution(term, pixels_in, pixels_in * scaling(term))
@@ -99,12 +100,12 @@ def lowered(term: Term, size: Size, pixels_in: int, *, one_node: bool) -> Work:
     elements = (pixels_in * term.in_channels, pixels_out * term.out_channels)
     if term.is_channelwise:
         scales, shifts = not (term.weight == 1.0).all(), bool(term.bias.any())
-        twice = scales and shifts and not one_node
+        twice = scales and shifts and not spatial
         return plus(movement(sum(elements)), movement(sum(elements)) if twice else NOTHING)
-    work = convolution(term, pixels_in, pixels_out)
+    work = convolution(without_crops(term), pixels_in, pixels_out)
     if term.reads_outside and term.outside_of is not None:
         work = plus(work, movement(2 * elements[0]))
-    if term.bias_of is not None and not one_node:
+    if term.bias_of is not None and not biased:
         work = plus(work, movement(2 * elements[1]))
     return replace(work, nanoseconds=round(SUM * work.nanoseconds)) if term.is_sum else work
 

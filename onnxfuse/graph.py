@@ -248,6 +248,11 @@ class Graph:
             name = self._aliases[name]
         return name
 
+    def has_dead_nodes(self) -> bool:
+        """True when nobody reads any output of some node."""
+        pinned = {*self.outputs, *self.keep, *self.consumers}
+        return any(pinned.isdisjoint(node.output) for node in self.nodes)
+
     def commit(self, *, prune: bool = False) -> bool:
         """Writes the edits to the proto, drops what nobody reads any more, and reindexes.
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper
 
-from onnxfuse.affine import AffineConv, Array, FixedWindow, Term, is_trivial, regroup, taps, trim
+from onnxfuse.affine import (
+    AffineConv,
+    Array,
+    FixedWindow,
+    Term,
+    is_trivial,
+    regroup,
+    taps,
+    trim,
+    without_crops,
+)
 from onnxfuse.graph import Graph
 from onnxfuse.lift import View
 from onnxfuse.lift.convolution import swap_channels
@@ -152,25 +161,3 @@ def _write_window(writer: _Writer, term: FixedWindow) -> None:
         writer.node("Gemm", inputs, transB=1, **term.attributes)
     else:
         writer.node(term.op_type, inputs, group=term.groups, **term.attributes)
-
-
-def without_crops(term: AffineConv) -> AffineConv:
-    """The same map with no negative pads: zero taps in their place, or slack behind."""
-    pads, added = list(term.pads), []
-    for axis, (step, stride) in enumerate(zip(term.dilations, term.strides, strict=True)):
-        behind = term.rank + axis
-        if term.at_size is not None and pads[behind] < 0:
-            pads[behind] = min(0, pads[behind] + stride - 1)
-        front, back = (max(0, math.ceil(-pads[side] / step)) for side in (axis, behind))
-        pads[axis] += front * step
-        pads[behind] += back * step
-        added.append((front, back))
-    if not any(sum(pair) for pair in added):
-        return replace(term, pads=tuple(pads))
-    weight = np.pad(term.weight, [(0, 0), (0, 0), *added])
-    return replace(
-        term,
-        kernel=tuple(weight.shape[2:]),
-        pads=tuple(pads),
-        weight_of=type(term.weight_of).of(weight),
-    )

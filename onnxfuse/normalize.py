@@ -26,7 +26,7 @@ def normalize(graph: Graph, model: onnx.ModelProto) -> bool:
     for node in graph.nodes:
         if node.op_type in _PASSING and node.domain in ("", "ai.onnx"):
             _pass_through(graph, node)
-    changed = graph.commit()
+    changed = graph.commit(prune=graph.has_dead_nodes())
     fold_constants(graph, model)
     return graph.commit() or changed
 

@@ -76,7 +76,8 @@ def _options(
         if (name, candidate.source) in impossible:
             continue
         trivial = isinstance(candidate.term, AffineConv) and is_trivial(candidate.term)
-        if data == [candidate.source] and not trivial:
+        moves = isinstance(candidate.term, AffineConv) and candidate.term.is_movement
+        if (moves or data == [candidate.source]) and not trivial:
             continue
         needs = (candidate.source,) if candidate.source in inside else ()
         spent = candidate.work.nanoseconds

@@ -75,7 +75,13 @@ def optimize(
     tell = progress or (lambda step: None)
     tell("reading")
     source = io.read(model)
-    return _Run(source, frozenset(skip), frozenset(keep), tell).result()
+    return _Run(source, _names(skip, "skip"), _names(keep, "keep"), tell).result()
+
+
+def _names(given: Iterable[str], option: str) -> frozenset[str]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise ModelError(f"{option} takes a list of names, not {given!r}")
+    return frozenset(given)
 
 
 class _Run:
@@ -100,10 +106,8 @@ class _Run:
         before = count(self.model, concrete)
         if self.opset >= OLDEST_OPSET:
             self.tell("evaluating constants")
-            changed = [normalize(graph, self.model) for graph in self._graphs(types)]
-            if any(changed):
-                types = infer_types(self.model)
             for number in range(MAX_PASSES):
+                types = self._normalized(types)
                 self.tell(f"folding, pass {number + 1}")
                 if not self._pass(types):
                     break
@@ -133,6 +137,15 @@ class _Run:
         missing = sorted(self.keep - names)
         if missing:
             raise ModelError(f"no node makes a tensor named {missing[0]!r}")
+
+    def _normalized(self, types: dict[str, TensorType]) -> dict[str, TensorType]:
+        """Cleans up until nothing changes: a constant found may make a size known, and so on."""
+        for _ in range(MAX_PASSES):
+            changed = [normalize(graph, self.model) for graph in self._graphs(types)]
+            if not any(changed):
+                break
+            types = infer_types(self.model)
+        return types
 
     def _pass(self, types: dict[str, TensorType]) -> bool:
         """Folds every graph of the model once; True when another pass may find more."""

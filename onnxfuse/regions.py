@@ -225,8 +225,9 @@ class _Finder:
             if elements * math.prod(term.kernel) <= _TIDY_ELEMENTS:
                 term = trim(regroup(term))
         pixels = math.prod(size) if view.spatial else self._rows(source, view)
-        one_node = bool(view.spatial) or view == View.image(2)
-        work = cost.lowered(term, size, pixels, one_node=one_node)
+        spatial = bool(view.spatial)
+        biased = spatial or view == View.image(2)
+        work = cost.lowered(term, size, pixels, spatial=spatial, biased=biased)
         return Candidate(source, view, term, work, size)
 
     def _static_size(self, name: str, view: View) -> Size | None:
@@ -243,5 +244,5 @@ class _Finder:
 
     def _rows(self, name: str, view: View) -> int:
         shape = self.graph.type(name).shape or ()
-        others = [d for a, d in enumerate(shape) if a != view.axis]
+        others = [d for a, d in enumerate(shape) if a not in (0, view.axis)]
         return math.prod(d if isinstance(d, int) else NOMINAL_EXTENT for d in others)

@@ -14,8 +14,8 @@ def round_constants(lowered: Lowered, elem_type: int) -> dict[str, Array] | Refu
     """The constants of a fold in the tensor's type.
 
     1. They are finite, before and after.
-    2. In a 16-bit type, no output channel loses digits to underflow: an entry may be off by one
-       unit in the last place of the channel's largest entry (rounding alone makes half of one).
+    2. No output channel loses its digits to underflow: its largest entry is a normal number. What
+       is subnormal beside it is off by less than its rounding.
 
     Args:
         lowered: The fold, its constants in float64.
@@ -30,17 +30,15 @@ def round_constants(lowered: Lowered, elem_type: int) -> dict[str, Array] | Refu
             if not np.all(np.isfinite(value)):
                 return Refusal("its weights are not finite")
             return Refusal(f"the folded weight, up to {np.abs(value).max():.4g}, overflows {dtype}")
-    if dtype.itemsize == 2 and rounded and _underflows(lowered.term, dtype):
+    if rounded and _underflows(lowered.term, dtype):
         return Refusal(f"the folded weight underflows {dtype}")
     return rounded
 
 
 def _underflows(term: Term, dtype: np.dtype[np.generic]) -> bool:
     one = np.ones(1, dtype)
-    unit = float(np.nextafter(one, one + one)[0]) - 1.0
+    digits = float(np.nextafter(one, one + one)[0]) - 1.0
+    smallest = float(np.nextafter(np.zeros(1, dtype), one)[0]) / digits
     rows = term.weight.reshape(term.out_channels, -1)
-    largest = np.abs(rows).max(axis=1)
-    lost = np.abs(rows.astype(dtype).astype(np.float64) - rows).max(axis=1)
-    bias_lost = np.abs(term.bias.astype(dtype).astype(np.float64) - term.bias)
-    allowed = unit * np.maximum(largest, np.abs(term.bias))
-    return bool(np.any(lost > unit * largest) or np.any(bias_lost > allowed))
+    largest = np.maximum(rows.max(axis=1), -rows.min(axis=1))
+    return bool(np.any((largest > 0) & (largest < smallest)))

@@ -229,11 +229,12 @@ def _contradicts(fact: TensorType, declared: TensorType) -> bool:
 
 
 def _filled(fact: TensorType, declared: TensorType) -> TensorType:
+    """The fact, with names for what it leaves open; a declared number there may be stale."""
     if fact == declared:
         return fact
     elem_type = fact.elem_type or declared.elem_type
     if fact.shape is None or declared.shape is None:
         return TensorType(elem_type, declared.shape if fact.shape is None else fact.shape)
     pairs = zip(fact.shape, declared.shape, strict=True)
-    dims = (b if _is_open(a) and not _is_open(b) else a for a, b in pairs)
+    dims = (b if _is_open(a) and isinstance(b, str) and not _is_open(b) else a for a, b in pairs)
     return TensorType(elem_type, tuple(dims))

@@ -1,6 +1,6 @@
 """The algebra of affine, shift-equivariant maps: numpy only, knows nothing of ONNX."""
 
-from onnxfuse.affine.combine import add, concat, select
+from onnxfuse.affine.combine import add, concat, select, total
 from onnxfuse.affine.compose import Term, compose
 from onnxfuse.affine.conv import (
     AffineConv,
@@ -14,7 +14,7 @@ from onnxfuse.affine.conv import (
 )
 from onnxfuse.affine.deferred import Array, Deferred, large_arrays_freed
 from onnxfuse.affine.refusal import Refusal
-from onnxfuse.affine.tidy import is_trivial, regroup, trim
+from onnxfuse.affine.tidy import is_trivial, regroup, trim, without_crops
 from onnxfuse.affine.window import AttributeValue, FixedWindow
 
 __all__ = [
@@ -38,6 +38,8 @@ __all__ = [
     "padded_with",
     "regroup",
     "select",
+    "total",
     "trim",
     "window",
+    "without_crops",
 ]

@@ -10,40 +10,52 @@ import numpy as np
 
 from onnxfuse.affine import taps
 from onnxfuse.affine.compose import Term, same_outside
-from onnxfuse.affine.conv import AffineConv, Size
+from onnxfuse.affine.conv import AffineConv, Size, settled
 from onnxfuse.affine.deferred import Array, Deferred
 from onnxfuse.affine.refusal import Refusal
-from onnxfuse.affine.window import FixedWindow, add_windows
+from onnxfuse.affine.window import total_of_windows
 
 
 def add(f: Term, g: Term, size: Size | None = None) -> Term | Refusal:
     """f(x) + g(x), the taps of both on their common grid; `size` as in `compose`."""
-    if isinstance(f, FixedWindow) or isinstance(g, FixedWindow):
-        return add_windows(f, g)
-    aligned = align((f, g), size)
+    return total([f, g], size)
+
+
+def total(terms: Sequence[Term], size: Size | None = None) -> Term | Refusal:
+    """The sum of several maps of one x; `size` as in `compose`."""
+    if len(terms) == 1:
+        return terms[0]
+    maps = [f for f in terms if isinstance(f, AffineConv)]
+    if len(maps) < len(terms):
+        return total_of_windows(terms)
+    channels = {f.out_channels for f in maps}
+    if len(channels) > 1:
+        return Refusal(f"a sum of {' and '.join(map(str, sorted(channels)))} channels")
+    aligned = align(maps, size)
     if isinstance(aligned, Refusal):
         return aligned
-    if f.out_channels != g.out_channels:
-        return Refusal(f"a sum of {f.out_channels} and {g.out_channels} channels")
-    groups = math.gcd(f.groups, g.groups)
-    shape = (f.out_channels, f.in_channels // groups, *aligned.frame.kernel)
+    frame, groups = aligned.frame, math.gcd(*(f.groups for f in maps))
+    shape = (frame.out_channels, frame.in_channels // groups, *frame.kernel)
 
     def weight() -> Array:
-        total = np.zeros(shape)
+        joined = np.zeros(shape)
         for part in aligned.maps:
-            first, step = _position(part, aligned.frame)
-            taps.add_into(total, groups, part.weight, part.groups, first, step)
-        return total
+            first, step = _position(part, frame)
+            taps.add_into(joined, groups, part.weight, part.groups, first, step)
+        return joined
 
-    biases = [h.bias_of for h in (f, g) if h.bias_of is not None]
-    bias_of = Deferred(lambda: f.bias + g.bias) if len(biases) == 2 else None
-    return replace(
-        aligned.frame,
-        groups=groups,
-        weight_of=Deferred(weight),
-        bias_of=bias_of or (biases[0] if biases else None),
-        is_selective=f.is_selective or g.is_selective,
-        is_sum=True,
+    biased = [f for f in maps if f.bias_of is not None]
+    return settled(
+        replace(
+            frame,
+            groups=groups,
+            weight_of=Deferred(weight),
+            bias_of=Deferred(lambda: np.sum([f.bias for f in biased], axis=0)) if biased else None,
+            is_selective=any(f.is_selective for f in maps),
+            is_sum=True,
+            is_movement=False,
+            depth=1 + max(f.depth for f in maps),
+        )
     )
 
 
@@ -67,14 +79,17 @@ def concat(maps: Sequence[AffineConv], size: Size | None = None) -> AffineConv |
     def bias() -> Array:
         return np.concatenate([h.bias for h in maps])
 
-    return replace(
+    joined = replace(
         frame,
         out_channels=sum(h.out_channels for h in maps),
         groups=1,
         weight_of=Deferred(weight),
         bias_of=Deferred(bias) if any(h.bias_of is not None for h in maps) else None,
         is_selective=True,
+        is_movement=all(h.is_movement for h in maps),
+        depth=1 + max(h.depth for h in maps),
     )
+    return settled(joined)
 
 
 def select(f: AffineConv, channels: Sequence[int]) -> AffineConv:
@@ -86,7 +101,7 @@ def select(f: AffineConv, channels: Sequence[int]) -> AffineConv:
     def weight() -> Array:
         return taps.coarsen(f.weight, f.groups, 1)[index]
 
-    return replace(
+    chosen = replace(
         f,
         out_channels=len(index),
         groups=1,
@@ -94,7 +109,9 @@ def select(f: AffineConv, channels: Sequence[int]) -> AffineConv:
         bias_of=None if f.bias_of is None else Deferred(lambda: f.bias[index]),
         is_identity=False,
         is_selective=True,
+        depth=1 + f.depth,
     )
+    return settled(chosen)
 
 
 @dataclass(frozen=True)

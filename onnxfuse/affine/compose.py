@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from onnxfuse.affine import taps
-from onnxfuse.affine.conv import AffineConv, Size, padded_with
+from onnxfuse.affine.conv import AffineConv, Size, padded_with, settled
 from onnxfuse.affine.deferred import Array, Deferred
 from onnxfuse.affine.refusal import Refusal
 from onnxfuse.affine.window import FixedWindow, after_window, before_window
@@ -91,7 +91,7 @@ def _composed(g: AffineConv, f: AffineConv, at_size: Size | None) -> AffineConv:
 
     bias_of = g.bias_of if f.bias_of is None else Deferred(bias)
     stretch = (*f.strides, *f.strides)
-    return AffineConv(
+    composed = AffineConv(
         out_channels=g.out_channels,
         in_channels=f.in_channels,
         kernel=tuple(kernel),
@@ -105,7 +105,10 @@ def _composed(g: AffineConv, f: AffineConv, at_size: Size | None) -> AffineConv:
         at_size=at_size,
         is_selective=f.is_selective or g.is_selective,
         is_sum=f.is_sum or g.is_sum,
+        is_movement=f.is_movement and g.is_movement,
+        depth=1 + max(f.depth, g.depth),
     )
+    return settled(composed)
 
 
 def _constant_around(f: AffineConv, pads: tuple[int, ...], size: Size | None) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 from onnxfuse.affine.deferred import Array, Deferred
 
 Size = tuple[int, ...]
+_DEEP = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,8 @@ class AffineConv:
         is_selective: True when W comes from choosing or joining channels, so that it may have zero
             blocks or be the identity although the shapes do not tell.
         is_sum: True when it joins branches of x.
+        is_movement: True when it only moves, drops and joins values of x.
+        depth: How many recipes stand behind the weight.
     """
 
     out_channels: int
@@ -52,6 +55,8 @@ class AffineConv:
     is_identity: bool = False
     is_selective: bool = False
     is_sum: bool = False
+    is_movement: bool = False
+    depth: int = 0
 
     @cached_property
     def rank(self) -> int:
@@ -181,7 +186,7 @@ def identity(channels: int, rank: int) -> AffineConv:
     """y = x over `rank` spatial axes."""
     ones = Deferred(lambda: np.ones((channels, 1, *(1,) * rank)))
     plain = affine_conv(ones, shape=(channels, 1, *(1,) * rank), groups=channels)
-    return replace(plain, is_identity=True)
+    return replace(plain, is_identity=True, is_movement=True)
 
 
 def channel_affine(
@@ -217,6 +222,18 @@ def window(channels: int, rank: int, pads: tuple[int, ...], strides: Size) -> Af
         pads=pads,
         strides=strides,
         is_identity=not any(pads) and set(strides) <= {1},
+    )
+
+
+def settled(f: AffineConv) -> AffineConv:
+    """The same map; when many recipes stand behind its weight, they are carried out now."""
+    if f.depth < _DEEP:
+        return f
+    return replace(
+        f,
+        weight_of=Deferred.of(f.weight),
+        bias_of=None if f.bias_of is None else Deferred.of(f.bias),
+        depth=0,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -56,3 +57,24 @@ def is_trivial(f: AffineConv) -> bool:
         return False
     f = regroup(f)
     return f.is_channelwise and bool((f.weight == 1.0).all())
+
+
+def without_crops(f: AffineConv) -> AffineConv:
+    """The same map with no negative pads: zero taps in their place, or slack behind."""
+    pads, added = list(f.pads), []
+    for axis, (step, stride) in enumerate(zip(f.dilations, f.strides, strict=True)):
+        behind = f.rank + axis
+        if f.at_size is not None and pads[behind] < 0:
+            pads[behind] = min(0, pads[behind] + stride - 1)
+        front, back = (max(0, math.ceil(-pads[side] / step)) for side in (axis, behind))
+        pads[axis] += front * step
+        pads[behind] += back * step
+        added.append((front, back))
+    if not any(sum(pair) for pair in added):
+        return replace(f, pads=tuple(pads)) if tuple(pads) != f.pads else f
+    return replace(
+        f,
+        kernel=tuple(k + sum(pair) for k, pair in zip(f.kernel, added, strict=True)),
+        pads=tuple(pads),
+        weight_of=Deferred(lambda: np.pad(f.weight, [(0, 0), (0, 0), *added])),
+    )

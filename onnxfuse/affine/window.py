@@ -7,7 +7,7 @@ channel. So the channel matrices W[t] can take in whatever happens pixel by pixe
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -106,24 +106,27 @@ def before_window(g: FixedWindow, f: AffineConv) -> FixedWindow | Refusal:
     )
 
 
-def add_windows(f: AffineConv | FixedWindow, g: AffineConv | FixedWindow) -> FixedWindow | Refusal:
-    """f(x) + g(x) for two operators that differ in weight and bias alone."""
-    if not (isinstance(f, FixedWindow) and isinstance(g, FixedWindow)):
+def total_of_windows(terms: Sequence[AffineConv | FixedWindow]) -> FixedWindow | Refusal:
+    """The sum of operators that differ in weight and bias alone."""
+    windows = [f for f in terms if isinstance(f, FixedWindow)]
+    first = windows[0]
+    if len(windows) < len(terms):
         return Refusal("a branch whose window is not interpreted, and one of another kind")
-    if (f.op_type, f.kernel, f.attributes) != (g.op_type, g.kernel, g.attributes):
-        return Refusal(f"{f.op_type} branches with different windows")
-    if (f.out_channels, f.in_channels) != (g.out_channels, g.in_channels):
-        return Refusal(f"a sum of {f.out_channels} and {g.out_channels} channels")
-    groups = math.gcd(f.groups, g.groups)
+    for f in windows[1:]:
+        if (f.op_type, f.kernel, f.attributes) != (first.op_type, first.kernel, first.attributes):
+            return Refusal(f"{first.op_type} branches with different windows")
+        if (f.out_channels, f.in_channels) != (first.out_channels, first.in_channels):
+            return Refusal(f"{first.op_type} branches with different channels")
+    groups = math.gcd(*(f.groups for f in windows))
 
     def weight() -> Array:
-        total = taps.coarsen(f.weight, f.groups, groups)
-        return total + taps.coarsen(g.weight, g.groups, groups)
+        parts = [taps.coarsen(f.weight, f.groups, groups) for f in windows]
+        return np.asarray(np.sum(parts, axis=0))
 
-    biased = f.bias_of is not None or g.bias_of is not None
+    biased = any(f.bias_of is not None for f in windows)
     return replace(
-        f,
+        first,
         groups=groups,
         weight_of=Deferred(weight),
-        bias_of=Deferred(lambda: f.bias + g.bias) if biased else None,
+        bias_of=Deferred(lambda: np.sum([f.bias for f in windows], axis=0)) if biased else None,
     )

@@ -12,12 +12,11 @@ from onnxfuse.affine import (
     Refusal,
     Size,
     Term,
-    add,
     channel_affine,
     compose,
     select,
+    total,
 )
-from onnxfuse.lift.convolution import unary
 from onnxfuse.lift.site import Site, Step
 
 
@@ -48,12 +47,12 @@ def addition(site: Site) -> Step | Refusal:
 
     def combine(maps: Sequence[Term], size: Size | None) -> Term | Refusal:
         wide = max(m.out_channels for m in maps) if channels is None else channels
-        total = _weighted_sum(maps, scales, wide, size)
+        found = _weighted_sum(maps, scales, wide, size)
         for shift, weight in shifts:
-            if isinstance(total, Refusal):
-                return total
-            total = compose(_shift(shift, weight, wide, site), total, size)
-        return total
+            if isinstance(found, Refusal):
+                return found
+            found = compose(_shift(shift, weight, wide, site), found, size)
+        return found
 
     return Step(tuple(n for n, _ in data), combine)
 
@@ -67,19 +66,15 @@ def _shift(shift: Deferred, weight: float, channels: int, site: Site) -> AffineC
 def _weighted_sum(
     maps: Sequence[Term], scales: Sequence[float], channels: int, size: Size | None
 ) -> Term | Refusal:
-    total: Term | None = None
+    parts = []
     for term, scale in zip(maps, scales, strict=True):
         part = _widened(term, channels)
         if scale != 1.0 and not isinstance(part, Refusal):
             part = _scaled(part, scale, size)
         if isinstance(part, Refusal):
             return part
-        summed = part if total is None else add(total, part, size)
-        if isinstance(summed, Refusal):
-            return summed
-        total = summed
-    assert total is not None
-    return total
+        parts.append(part)
+    return total(parts, size)
 
 
 def _widened(term: Term, channels: int) -> Term | Refusal:
@@ -126,7 +121,13 @@ def multiplication(site: Site) -> Step | Refusal:
 
 def _scale_by(site: Site, data: str, factor: Deferred) -> Step | Refusal:
     channels = site.channels(site.output)
-    if channels is None or site.channels(data) != channels:
+    if channels is None or site.channels(data) not in (1, channels):
         return Refusal("the number of its channels is not known")
     scale = Deferred(lambda: np.broadcast_to(factor(), (channels,)))
-    return unary(data, channel_affine(scale, None, channels, len(site.view.spatial)))
+    scaling = channel_affine(scale, None, channels, len(site.view.spatial))
+
+    def combine(maps: Sequence[Term], size: Size | None) -> Term | Refusal:
+        wide = _widened(maps[0], channels)
+        return wide if isinstance(wide, Refusal) else compose(scaling, wide, size)
+
+    return Step((data,), combine)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from onnxfuse.affine import Refusal, average_pool
 from onnxfuse.lift.convolution import fits_rank, resolve_pads, unary
 from onnxfuse.lift.site import Site, Step, View
+
+_MOST_TAPS = 64
 
 
 def average(site: Site) -> Step | Refusal:
@@ -62,6 +65,8 @@ def global_average(site: Site) -> Step | Refusal:
         return Refusal("its channels are not on the axis at hand")
     if channels is None or size is None:
         return Refusal("the size of its input is not known")
+    if math.prod(size) > _MOST_TAPS:
+        return Refusal("its window is the whole image, which is too much for a weight")
     ones = (1,) * len(size)
     pool = average_pool(channels, size, ones, ones, (0,) * (2 * len(size)))
     return unary(name, replace(pool, at_size=size))
