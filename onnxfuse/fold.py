@@ -13,7 +13,7 @@ from onnxfuse.certify import Certificate, certify
 from onnxfuse.graph import Graph
 from onnxfuse.lower import Lowered, lower
 from onnxfuse.options import Component, components
-from onnxfuse.plan import cover
+from onnxfuse.plan import lean_cover
 from onnxfuse.regions import Candidate, Regions, find_regions
 from onnxfuse.rounding import round_constants
 
@@ -70,7 +70,7 @@ def fold_graph(
     regions = find_regions(graph, skip)
     outcome = Outcome()
     for component in components(regions, impossible):
-        taken = cover(component.order, component.options, component.required)
+        taken = lean_cover(component.order, component.options, component.required)
         for name in component.order:
             option = taken.get(name)
             if option is None:

@@ -70,7 +70,11 @@ def _options(
     index = graph.producers[name]
     node = graph.nodes[index]
     data = [n for n in graph.reads[index] if not graph.is_constant(n)]
-    own = Option(tuple(n for n in data if n in inside), _own_cost(regions, node, name, data))
+    own = Option(
+        tuple(n for n in data if n in inside),
+        _own_cost(regions, node, name, data),
+        nodes=int(name == node.output[0]),
+    )
     options = [own]
     for choice, candidate in enumerate(regions.candidates.get(name, ())):
         if (name, candidate.source) in impossible:
@@ -80,12 +84,12 @@ def _options(
         if (moves or data == [candidate.source]) and not trivial:
             continue
         needs = (candidate.source,) if candidate.source in inside else ()
-        spent = candidate.work.nanoseconds
+        spent, nodes = candidate.work.nanoseconds, 0 if trivial else candidate.nodes
         if trivial and not graph.can_alias(name, candidate.source):
             if data == [candidate.source]:
                 continue
-            spent = cost.NODE
-        options.append(Option(needs, spent, choice))
+            spent, nodes = cost.NODE, 1
+        options.append(Option(needs, spent, choice, nodes))
     return options
 
 

@@ -10,9 +10,10 @@ the estimate that technology mapping uses for what the open tensors will cost.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 BEAM = 256
+_NODE_PRICES = (5_000, 50_000, 1_000_000)
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,13 @@ class Option:
         needs: Tensors of the component that it reads.
         cost: Nanoseconds, a whole number.
         choice: Index of the candidate, or -1 for the tensor's own node.
+        nodes: Nodes that it takes; a node of several outputs counts for the first.
     """
 
     needs: tuple[str, ...]
     cost: int
     choice: int = -1
+    nodes: int = 1
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,39 @@ class _State:
     tensor: str = ""
     option: Option | None = None
     before: _State | None = None
+
+
+def lean_cover(
+    order: Sequence[str], options: Mapping[str, Sequence[Option]], required: Iterable[str]
+) -> dict[str, Option]:
+    """The cheapest cover that has no more nodes than there were; arguments as for `cover`.
+
+    Recomputing a shared tensor in each of its readers may save time and cost nodes. Nodes are given
+    a price then, which rises until there are no more of them than before.
+    """
+    required = frozenset(required)
+    taken = cover(order, options, required)
+    if all(option.nodes <= options[name][0].nodes for name, option in taken.items()):
+        return taken
+    own = cover(order, {name: options[name][:1] for name in order}, required)
+    for price in _NODE_PRICES:
+        if _nodes(taken) <= _nodes(own) and _cost(taken) <= _cost(own):
+            return taken
+        priced = {
+            name: [replace(o, cost=o.cost + price * o.nodes) for o in options[name]]
+            for name in order
+        }
+        chosen = cover(order, priced, required)
+        taken = {name: options[name][priced[name].index(o)] for name, o in chosen.items()}
+    return own
+
+
+def _nodes(taken: Mapping[str, Option]) -> int:
+    return sum(option.nodes for option in taken.values())
+
+
+def _cost(taken: Mapping[str, Option]) -> int:
+    return sum(option.cost for option in taken.values())
 
 
 def cover(

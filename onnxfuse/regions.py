@@ -16,6 +16,7 @@ import onnx
 from onnxfuse import cost
 from onnxfuse.affine import (
     AffineConv,
+    FixedWindow,
     Refusal,
     Size,
     Term,
@@ -50,6 +51,16 @@ class Candidate:
     term: Term
     work: cost.Work
     size: Size
+
+    @property
+    def nodes(self) -> int:
+        """Nodes that it takes, unless it is trivial."""
+        term = self.term
+        if isinstance(term, FixedWindow) or term.is_channelwise:
+            return 1
+        shifts = term.reads_outside and term.outside_of is not None
+        biased = term.bias_of is not None and not (self.view.spatial or self.view == View.image(2))
+        return 1 + shifts + biased
 
 
 @dataclass
