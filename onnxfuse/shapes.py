@@ -61,7 +61,7 @@ def infer_types(model: onnx.ModelProto) -> dict[str, TensorType]:
         facts = _facts(_undeclared(model, declared, clashes, trusted=False), clashes)
         declared = {name: TensorType(kind.elem_type) for name, kind in declared.items()}
     for name, kind in declared.items():
-        facts[name] = _filled(facts.get(name, _UNKNOWN), kind)
+        facts[name] = _filled(facts.get(name, _UNKNOWN), kind, numbers=False)
     facts.update(dict.fromkeys(clashes, _UNKNOWN))
     return facts
 
@@ -81,7 +81,7 @@ def _facts(skeleton: onnx.ModelProto, clashes: set[str]) -> dict[str, TensorType
             _collect(skeleton.graph, facts, clashes)
     for name, kind in more.items():
         if not name.startswith(_CUT):
-            facts[name] = _filled(facts.get(name, _UNKNOWN), kind)
+            facts[name] = _filled(facts.get(name, _UNKNOWN), kind, numbers=True)
     return facts
 
 
@@ -228,13 +228,19 @@ def _contradicts(fact: TensorType, declared: TensorType) -> bool:
     )
 
 
-def _filled(fact: TensorType, declared: TensorType) -> TensorType:
-    """The fact, with names for what it leaves open; a declared number there may be stale."""
-    if fact == declared:
+def _filled(fact: TensorType, other: TensorType, *, numbers: bool) -> TensorType:
+    """The fact, with what another source knows of what it leaves open.
+
+    A number is taken when `numbers` says so: in a declaration of the file's it may be stale.
+    """
+    if fact == other:
         return fact
-    elem_type = fact.elem_type or declared.elem_type
-    if fact.shape is None or declared.shape is None:
-        return TensorType(elem_type, declared.shape if fact.shape is None else fact.shape)
-    pairs = zip(fact.shape, declared.shape, strict=True)
-    dims = (b if _is_open(a) and isinstance(b, str) and not _is_open(b) else a for a, b in pairs)
+    elem_type = fact.elem_type or other.elem_type
+    if fact.shape is None or other.shape is None:
+        return TensorType(elem_type, other.shape if fact.shape is None else fact.shape)
+    pairs = zip(fact.shape, other.shape, strict=True)
+    dims = (
+        b if _is_open(a) and not _is_open(b) and (numbers or isinstance(b, str)) else a
+        for a, b in pairs
+    )
     return TensorType(elem_type, tuple(dims))
