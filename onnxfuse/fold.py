@@ -16,6 +16,7 @@ from onnxfuse.options import Component, components
 from onnxfuse.plan import lean_cover
 from onnxfuse.regions import Candidate, Regions, find_regions
 from onnxfuse.rounding import round_constants
+from onnxfuse.sums import group_branches
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ def fold_graph(
         CertificateError: If a fold does not agree with what it replaces.
     """
     regions = find_regions(graph, skip)
+    made = group_branches(graph, regions)
+    if made:
+        graph.types = {**graph.types, **{name: graph.type(like) for name, like in made.items()}}
+        graph.commit()
+        regions = find_regions(graph, skip)
     outcome = Outcome()
     for component in components(regions, impossible):
         taken = lean_cover(component.order, component.options, component.required)

@@ -91,6 +91,43 @@ class Regions:
             dims[1:] = self.sizes[name]
         return math.prod(dims)
 
+    def identity(self, name: str, view: View) -> AffineConv | None:
+        """The tensor as a map of itself; None when its channels are not known."""
+        shape = self.graph.type(name).shape
+        channels = shape[view.axis] if shape is not None and len(shape) == view.rank else None
+        return identity(channels, len(view.spatial)) if isinstance(channels, int) else None
+
+    def candidate(self, source: str, view: View, term: Term) -> Candidate:
+        """A map with its price; looks for zero blocks where they may be and looking is cheap."""
+        size = self._nominal_size(source, view)
+        if isinstance(term, AffineConv) and term.is_selective:
+            elements = term.out_channels * term.in_channels // term.groups
+            if elements * math.prod(term.kernel) <= _TIDY_ELEMENTS:
+                term = trim(regroup(term))
+        pixels = math.prod(size) if view.spatial else self._rows(source, view)
+        spatial = bool(view.spatial)
+        biased = spatial or view == View.image(2)
+        work = cost.lowered(term, size, pixels, spatial=spatial, biased=biased)
+        return Candidate(source, view, term, work, size)
+
+    def static_size(self, name: str, view: View) -> Size | None:
+        """Spatial size of a tensor, or None where it is not a number."""
+        shape = self.graph.type(name).shape or ()
+        sizes = tuple(d for a in view.spatial if a < len(shape) and isinstance(d := shape[a], int))
+        return sizes if len(sizes) == len(view.spatial) else None
+
+    def _nominal_size(self, name: str, view: View) -> Size:
+        static = self.static_size(name, view)
+        if static is not None:
+            return static
+        known = self.sizes.get(name, ())
+        return known if len(known) == len(view.spatial) else (NOMINAL_EXTENT,) * len(view.spatial)
+
+    def _rows(self, name: str, view: View) -> int:
+        shape = self.graph.type(name).shape or ()
+        others = [d for a, d in enumerate(shape) if a not in (0, view.axis)]
+        return math.prod(d if isinstance(d, int) else NOMINAL_EXTENT for d in others)
+
 
 def find_regions(graph: Graph, skip: frozenset[str] = frozenset()) -> Regions:
     """Enumerates the affine maps of a graph; `skip` names operators that are taken as opaque."""
@@ -199,7 +236,7 @@ class _Finder:
         maps: dict[str, Term] = {}
         for source in common:
             terms = [found[source] for found in known]
-            term = step.combine(terms, self._static_size(source, view))
+            term = step.combine(terms, self.found.static_size(source, view))
             if isinstance(term, Refusal):
                 self.found.refusals.setdefault(index, term)
             else:
@@ -208,15 +245,12 @@ class _Finder:
 
     def _sources(self, name: str, view: View) -> dict[str, Term] | None:
         """The maps to a tensor, its own identity first; None when its channels are not known."""
-        shape = self.graph.type(name).shape
-        channels = shape[view.axis] if shape is not None and len(shape) == view.rank else None
-        if not isinstance(channels, int):
-            return None
-        return {name: identity(channels, len(view.spatial)), **self._maps.get((name, view), {})}
+        own = self.found.identity(name, view)
+        return None if own is None else {name: own, **self._maps.get((name, view), {})}
 
     def _store(self, output: str, view: View, maps: dict[str, Term]) -> None:
         """Keeps the cheapest maps, and prices them."""
-        found = [self._candidate(source, view, term) for source, term in maps.items()]
+        found = [self.found.candidate(source, view, term) for source, term in maps.items()]
         found.sort(key=lambda c: c.work.nanoseconds)
         found = found[:MAX_SOURCES]
         if not found:
@@ -228,32 +262,3 @@ class _Finder:
             size = tuple(max(n, 1) for n in nearest.term.output_size(nearest.size))
             self.found.sizes.setdefault(output, size)
         self.found.candidates.setdefault(output, []).extend(found)
-
-    def _candidate(self, source: str, view: View, term: Term) -> Candidate:
-        size = self._nominal_size(source, view)
-        if isinstance(term, AffineConv) and term.is_selective:
-            elements = term.out_channels * term.in_channels // term.groups
-            if elements * math.prod(term.kernel) <= _TIDY_ELEMENTS:
-                term = trim(regroup(term))
-        pixels = math.prod(size) if view.spatial else self._rows(source, view)
-        spatial = bool(view.spatial)
-        biased = spatial or view == View.image(2)
-        work = cost.lowered(term, size, pixels, spatial=spatial, biased=biased)
-        return Candidate(source, view, term, work, size)
-
-    def _static_size(self, name: str, view: View) -> Size | None:
-        shape = self.graph.type(name).shape or ()
-        sizes = tuple(d for a in view.spatial if a < len(shape) and isinstance(d := shape[a], int))
-        return sizes if len(sizes) == len(view.spatial) else None
-
-    def _nominal_size(self, name: str, view: View) -> Size:
-        static = self._static_size(name, view)
-        if static is not None:
-            return static
-        known = self.found.sizes.get(name, ())
-        return known if len(known) == len(view.spatial) else (NOMINAL_EXTENT,) * len(view.spatial)
-
-    def _rows(self, name: str, view: View) -> int:
-        shape = self.graph.type(name).shape or ()
-        others = [d for a, d in enumerate(shape) if a not in (0, view.axis)]
-        return math.prod(d if isinstance(d, int) else NOMINAL_EXTENT for d in others)
