@@ -84,7 +84,7 @@ def fold_graph(
             if option.choice < 0:
                 _report_cost(graph, name, component, regions, outcome)
             else:
-                with large_arrays_freed(), np.errstate(all="ignore"):
+                with np.errstate(all="ignore"):
                     _fold(graph, name, regions.candidates[name][option.choice], outcome)
     _collect_refusals(regions, outcome)
     graph.commit(prune=True)
@@ -94,8 +94,9 @@ def fold_graph(
 def _fold(graph: Graph, target: str, candidate: Candidate, outcome: Outcome) -> None:
     source = candidate.source
     nodes = list(region(graph, target, source))
-    lowered = lower(graph, candidate.term, candidate.view, source, target)
-    rounded = round_constants(lowered, graph.type(target).elem_type)
+    with large_arrays_freed():
+        lowered = lower(graph, candidate.term, candidate.view, source, target)
+        rounded = round_constants(lowered, graph.type(target).elem_type)
     if isinstance(rounded, Refusal):
         _refuse(nodes, target, source, rounded, outcome)
         return

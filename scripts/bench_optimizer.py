@@ -1,9 +1,9 @@
 """Time and memory of onnxfuse itself against onnxsim and onnxslim, on the same files in one run.
 
 Every measurement is a process of its own that reads a file, optimizes it and writes the result;
-imports count. onnxfuse runs as its command line does. The tools take turns, round by round, and the medians are compared. A tool that takes
-a minute is stopped; that counts as its time, and it does not run on that file again. Memory is what
-Linux calls VmHWM.
+imports count. onnxfuse runs as its command line does. The tools take turns, round by round, and the
+medians are compared. A tool that takes a minute is stopped; that counts as its time, and it does
+not run on that file again. Memory is what Linux calls VmHWM.
 
     python -m scripts.bench_optimizer                     networks, and graphs of 1k to 20k nodes
     python -m scripts.bench_optimizer a.onnx b.onnx       any files

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from onnxfuse.io.files import AnyPath, Content
 
 _STRUCTURE_BYTES = 64 << 20  # room for everything but tensors, before a size is known exactly
-_AT_ONCE = 64 << 20  # tensor data that may be in memory three times
+_AT_ONCE = 4 << 20  # tensor data that may be in memory three times
 _PAGE = 4096
 
 
