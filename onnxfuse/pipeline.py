@@ -141,7 +141,7 @@ class _Run:
     def _normalized(self, types: dict[str, TensorType]) -> dict[str, TensorType]:
         """Cleans up until nothing changes: a constant found may make a size known, and so on."""
         for _ in range(MAX_PASSES):
-            changed = [normalize(graph, self.model) for graph in self._graphs(types)]
+            changed = [normalize(graph, self.model, self.skip) for graph in self._graphs(types)]
             if not any(changed):
                 break
             types = infer_types(self.model)

@@ -14,8 +14,8 @@ def round_constants(lowered: Lowered, elem_type: int) -> dict[str, Array] | Refu
     """The constants of a fold in the tensor's type.
 
     1. They are finite, before and after.
-    2. No output channel loses its digits to underflow: its largest entry is a normal number. What
-       is subnormal beside it is off by less than its rounding.
+    2. No output channel loses its digits to underflow: its largest entry, or its bias, is a normal
+       number. What is subnormal beside that is off by less than its rounding.
 
     Args:
         lowered: The fold, its constants in float64.
@@ -41,4 +41,5 @@ def _underflows(term: Term, dtype: np.dtype[np.generic]) -> bool:
     smallest = float(np.nextafter(np.zeros(1, dtype), one)[0]) / digits
     rows = term.weight.reshape(term.out_channels, -1)
     largest = np.maximum(rows.max(axis=1), -rows.min(axis=1))
+    largest = np.maximum(largest, np.abs(term.bias))
     return bool(np.any((largest > 0) & (largest < smallest)))
