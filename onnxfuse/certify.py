@@ -148,8 +148,8 @@ def _conditioned(
         else value
         for name, value in feeds.items()
     }
-    output = _replayed(graph, nodes, moved)[target]
-    return max(TOLERANCE, TOLERANCE / _NUDGE * _difference(output, expected, expected))
+    moved_by = _difference(_replayed(graph, nodes, moved)[target], expected, expected)
+    return max(TOLERANCE, TOLERANCE / _NUDGE * moved_by) if np.isfinite(moved_by) else TOLERANCE
 
 
 def _probe_shapes(graph: Graph, candidate: Candidate, frozen: bool) -> list[tuple[int, ...]]:

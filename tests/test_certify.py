@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import onnxfuse
-from onnxfuse import fold
+from onnxfuse import certify, fold
 from onnxfuse.affine import AffineConv, Deferred
+from onnxfuse.graph import Graph
 from tests.lift.building import Builder, same
 
 
@@ -75,3 +76,13 @@ def test_a_right_map_is_certified_at_every_stride_phase():
 def test_probes_do_not_depend_on_hash_seeds():
     first, second = (onnxfuse.optimize(block()).report.to_json() for _ in range(2))
     assert first == second
+
+
+def test_nothing_is_excused_where_moving_the_inputs_gives_no_number():
+    b = Builder()
+    model = b.model(b.op("Sub", b.input(2), b.random(2), output="y"))
+    graph = Graph(model.graph, b.opset, 9)
+    feeds = {"x": np.array([1.0, np.inf]), **{t.name: np.ones(2) for t in b.initializers}}
+    rng = np.random.default_rng(0)
+    allowed = certify._conditioned(graph, graph.nodes, feeds, "y", np.zeros(2), rng)
+    assert allowed == certify.TOLERANCE
