@@ -14,6 +14,8 @@ from torch import nn
 
 from models.acnet import acnet_resnet18
 from models.branches import reparameterize
+from models.diverse_branch import dbb_resnet18
+from models.edge_oriented import ecbsr_m4c16
 from models.mobileone import mobileone_s0, mobileone_s1
 from models.repvgg import repvgg_a0, repvgg_b1g4
 from models.statistics import randomize_statistics
@@ -38,6 +40,8 @@ ZOO = {
     "mobileone_s0": Network(mobileone_s0, (1, 3, 224, 224)),
     "mobileone_s1": Network(mobileone_s1, (1, 3, 224, 224)),
     "acnet_resnet18": Network(acnet_resnet18, (1, 3, 224, 224)),
+    "dbb_resnet18": Network(dbb_resnet18, (1, 3, 224, 224)),
+    "ecbsr_m4c16": Network(ecbsr_m4c16, (1, 3, 270, 480)),
     "three_branch": Network(three_branch, (1, 3, 32, 32)),
 }
 

@@ -23,7 +23,15 @@ CONV_TYPES = tuple(CONVS.values())
 NORM_TYPES = tuple(NORMS.values())
 
 
-class ConvNorm(nn.Sequential):
+class Block(nn.Module):
+    """A block whose training form computes the same as one convolution."""
+
+    def to_conv(self) -> nn.Module:
+        """The equal convolution with bias."""
+        raise NotImplementedError
+
+
+class ConvNorm(nn.Sequential, Block):
     """A convolution without bias, then BatchNorm: (N, C_in, *S) -> (N, C_out, *(S / stride))."""
 
     def __init__(
@@ -47,7 +55,7 @@ class ConvNorm(nn.Sequential):
         return _merge([self])
 
 
-class ParallelBranches(nn.Module):
+class ParallelBranches(Block):
     """The sum of branches over one input: (N, C_in, *S) -> (N, C_out, *(S / stride)).
 
     A branch is a ConvNorm, a convolution, a BatchNorm or nn.Identity, and at least one of them has
@@ -78,7 +86,7 @@ def activated(branches: Iterable[nn.Module]) -> nn.Sequential:
 
 
 def reparameterize(network: nn.Module) -> nn.Module:
-    """The deploy form of `network`: each ParallelBranches or ConvNorm becomes one convolution.
+    """The deploy form of `network`: each Block becomes one convolution.
 
     Args:
         network: a module in eval mode, in any floating dtype; it is left as it is.
@@ -91,7 +99,7 @@ def reparameterize(network: nn.Module) -> nn.Module:
 
 def _replace_blocks(module: nn.Module) -> nn.Module:
     """Replaces the blocks inside `module` in place; returns it, or its convolution if it is one."""
-    if isinstance(module, ParallelBranches | ConvNorm):
+    if isinstance(module, Block):
         return module.to_conv()
     for name, child in module.named_children():
         setattr(module, name, _replace_blocks(child))
@@ -132,15 +140,15 @@ def _kernel(branch: nn.Module, like: nn.Module) -> tuple[Tensor, Tensor]:
         zero = branch.weight.new_zeros(branch.out_channels)
         return branch.weight, zero if branch.bias is None else branch.bias
     if isinstance(branch, ConvNorm):
-        return _fold_norm(*_kernel(branch.conv, like), branch.norm)
+        return fold_norm(*_kernel(branch.conv, like), branch.norm)
     if isinstance(branch, NORM_TYPES):
-        return _fold_norm(*_identity(like), branch)
+        return fold_norm(*_identity(like), branch)
     if isinstance(branch, nn.Identity):
         return _identity(like)
     raise TypeError(f"no branch of a re-parameterizable block: {type(branch).__name__}")
 
 
-def _fold_norm(weight: Tensor, bias: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor]:
+def fold_norm(weight: Tensor, bias: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor]:
     """norm(w * x + b) = (s w) * x + s (b - mean) + shift, with s = gain / sqrt(var + eps)."""
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
     shape = (-1, *[1] * (weight.ndim - 1))

@@ -9,7 +9,6 @@ round to round.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -20,11 +19,11 @@ from onnx import AttributeProto, TensorProto, numpy_helper
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from onnxfuse.graph import Array, Graph, TensorType, attributes, bodies
+from onnxfuse.growth import unprofitable
 from onnxfuse.shapes import INLINE_BYTES, infer_types
 
 _STANDARD = ("", "ai.onnx")
 _ROUNDS = 64
-_FREE_GROWTH = 64 << 10  # bytes by which a folded tensor may exceed what it replaces
 
 # The types that ONNX Runtime's Python API takes and returns.
 _RUNNABLE = frozenset(
@@ -45,32 +44,32 @@ _RUNTIME_ERRORS: tuple[type[Exception], ...] = (
 )
 
 
-def fold_constants(
-    graph: Graph, model: onnx.ModelProto, limit: int = 256 << 20
-) -> dict[str, Array]:
+def fold_constants(graph: Graph, model: onnx.ModelProto, limit: int = 256 << 20) -> None:
     """Replaces what depends on constants alone by its value; the graph is changed, not committed.
 
     Left as they are: random and quantizing operators, operators outside the standard, nodes with
     bodies, strings, types that ONNX Runtime's Python API lacks (bfloat16, float8, int4), nodes that
-    the runtime cannot run, nodes that nobody reads. An output of the graph keeps its name as an
-    initializer; before IR version 4, and in bodies, the node that makes it stays.
+    the runtime cannot run, nodes that nobody reads, and nodes whose values would make the
+    file grow (see `unprofitable`). An output of the graph keeps its name as an initializer; before
+    IR version 4, and in bodies, the node that makes it stays.
 
     Args:
         graph: The graph.
         model: The model that it belongs to.
         limit: Bytes that evaluation may allocate for results and intermediates, all together.
-
-    Returns:
-        The values of tensors whose nodes stay because the file would grow: those larger by more
-        than 64 KiB than the constants that they would replace.
     """
     if graph.outer is not None and graph.ir_version < 4:
-        return {}  # initializers had to be graph inputs then, which bodies do not have
+        return  # initializers had to be graph inputs then, which bodies do not have
     redefined = {f.name for f in model.functions if f.domain in _STANDARD}
     folder = _Folder(graph, _LEFT_ALONE | redefined, limit)
     folder.find()
     folder.evaluate()
-    return _settle(graph, folder)
+    kept = unprofitable(graph, folder.values, folder.done)
+    for name, value in folder.values.items():
+        if graph.producers[name] not in kept:
+            graph.add_constant(name, value)
+    for index in folder.done - kept:
+        graph.remove(index)
 
 
 class _Folder:
@@ -322,78 +321,3 @@ def _constant_value(graph: Graph, node: onnx.NodeProto) -> Array | None:
     if attribute.type in (AttributeProto.INT, AttributeProto.INTS):
         return np.asarray(onnx.helper.get_attribute_value(attribute), np.int64)
     return None
-
-
-# Settling ---------------------------------------------------------------------------------------
-
-
-def _settle(graph: Graph, folder: _Folder) -> dict[str, Array]:
-    """Writes the values that pay into the graph and removes their nodes; returns the others."""
-    kept: set[int] = set()  # evaluated nodes that stay all the same
-    pending = _excess(graph, folder, kept)
-    while pending:
-        while pending:
-            index = pending.pop()
-            kept.add(index)
-            for name in graph.reads[index]:
-                source = graph.producers.get(name)
-                if source in folder.done and source not in kept and name not in folder.values:
-                    pending.append(source)
-        pending = _excess(graph, folder, kept)
-    analysis_only: dict[str, Array] = {}
-    for name, value in folder.values.items():
-        if graph.producers[name] in kept:
-            analysis_only[name] = value
-        else:
-            graph.add_constant(name, value)
-    for index in folder.done - kept:
-        graph.remove(index)
-    return analysis_only
-
-
-def _excess(graph: Graph, folder: _Folder, kept: set[int]) -> list[int]:
-    """Nodes that make tensors larger than the constants that disappear with those nodes.
-
-    A constant behind several large tensors counts for each by its share of their size.
-    """
-    makers = {
-        name: index
-        for name, value in folder.values.items()
-        if value.nbytes > _FREE_GROWTH
-        and (index := graph.producers[name]) not in kept
-        and graph.nodes[index].op_type != "Constant"
-    }
-    gone = folder.done - kept
-    roots = {name: _made_from(graph, folder, index) for name, index in makers.items()}
-    shared: Counter[str] = Counter()
-    for name in makers:
-        for root in roots[name]:
-            shared[root] += folder.values[name].nbytes
-    excess: list[int] = []
-    for name, index in makers.items():
-        size = folder.values[name].nbytes
-        replaced = sum(
-            (_bytes(folder.type(root)) or 0) * size / shared[root]
-            for root in roots[name]
-            if root not in graph.outputs and gone.issuperset(graph.consumers[root])
-        )
-        if size > replaced + _FREE_GROWTH:
-            excess.append(index)
-    return excess
-
-
-def _made_from(graph: Graph, folder: _Folder, index: int) -> set[str]:
-    """The constants of this graph that an evaluated node depends on."""
-    roots: set[str] = set()
-    seen = {index}
-    pending = [index]
-    while pending:
-        for name in graph.reads[pending.pop()]:
-            source = graph.producers.get(name)
-            if source is None or graph.nodes[source].op_type == "Constant":
-                if graph.outer is None or not graph.outer.is_constant(name):
-                    roots.add(name)
-            elif source in folder.done and source not in seen:
-                seen.add(source)
-                pending.append(source)
-    return roots

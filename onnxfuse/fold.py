@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
 
 from onnxfuse.affine import AffineConv, Refusal, large_arrays_freed
+from onnxfuse.between import between
 from onnxfuse.certify import Certificate, certify
 from onnxfuse.graph import Graph
 from onnxfuse.lower import Lowered, lower
 from onnxfuse.options import Component, components
 from onnxfuse.plan import lean_cover
+from onnxfuse.probe import Probes
 from onnxfuse.regions import Candidate, Regions, find_regions
 from onnxfuse.rounding import round_constants
 from onnxfuse.sums import group_branches
@@ -56,24 +58,28 @@ class Outcome:
 
 
 def fold_graph(
-    graph: Graph, skip: frozenset[str], impossible: Collection[tuple[str, str]]
+    graph: Graph,
+    probes: Probes,
+    skip: frozenset[str],
+    impossible: Collection[tuple[str, str]],
 ) -> Outcome:
     """Plans and makes the folds of one graph, and commits them.
 
     Args:
         graph: The graph; changed.
+        probes: What probing it found.
         skip: Operators whose lift rule is left out.
         impossible: (target, source) of folds that were refused before.
 
     Raises:
         CertificateError: If a fold does not agree with what it replaces.
     """
-    regions = find_regions(graph, skip)
+    regions = find_regions(graph, skip, probes)
     made = group_branches(graph, regions)
     if made:
         graph.types = {**graph.types, **{name: graph.type(like) for name, like in made.items()}}
         graph.commit()
-        regions = find_regions(graph, skip)
+        regions = find_regions(graph, skip, probes)
     outcome = Outcome()
     for component in components(regions, impossible):
         taken = lean_cover(component.order, component.options, component.required)
@@ -85,24 +91,24 @@ def fold_graph(
                 _report_cost(graph, name, component, regions, outcome)
             else:
                 with np.errstate(all="ignore"):
-                    _fold(graph, name, regions.candidates[name][option.choice], outcome)
+                    _fold(regions, name, regions.candidates[name][option.choice], outcome)
     _collect_refusals(regions, outcome)
     graph.commit(prune=True)
     return outcome
 
 
-def _fold(graph: Graph, target: str, candidate: Candidate, outcome: Outcome) -> None:
-    source = candidate.source
-    nodes = list(region(graph, target, source))
+def _fold(regions: Regions, target: str, candidate: Candidate, outcome: Outcome) -> None:
+    graph, source = regions.graph, candidate.source
+    replaced = between(regions, target, source, candidate.view)
     with large_arrays_freed():
         lowered = lower(graph, candidate.term, candidate.view, source, target)
         rounded = round_constants(lowered, graph.type(target).elem_type)
     if isinstance(rounded, Refusal):
-        _refuse(nodes, target, source, rounded, outcome)
+        _refuse(graph, target, source, rounded, outcome)
         return
-    certificate = certify(graph, nodes, lowered, candidate, target)
+    certificate = certify(graph, replaced, lowered, candidate, target)
     if isinstance(certificate, Refusal):
-        _refuse(nodes, target, source, certificate, outcome)
+        _refuse(graph, target, source, certificate, outcome)
         return
     if not lowered.nodes and graph.can_alias(target, source):
         graph.alias(target, source)
@@ -114,7 +120,7 @@ def _fold(graph: Graph, target: str, candidate: Candidate, outcome: Outcome) -> 
         Fold(
             target=target,
             source=source,
-            replaced=tuple((node.name or node.output[0], node.op_type) for node in nodes),
+            replaced=tuple((node.name or node.output[0], node.op_type) for node in replaced.nodes),
             nodes=tuple(node.op_type for node in lowered.nodes),
             formula=describe(lowered),
             certificate=certificate,
@@ -122,10 +128,8 @@ def _fold(graph: Graph, target: str, candidate: Candidate, outcome: Outcome) -> 
     )
 
 
-def _refuse(
-    nodes: list[onnx.NodeProto], target: str, source: str, refusal: Refusal, outcome: Outcome
-) -> None:
-    last = nodes[-1]
+def _refuse(graph: Graph, target: str, source: str, refusal: Refusal, outcome: Outcome) -> None:
+    last = graph.nodes[graph.producers[target]]
     outcome.impossible[target, source] = (last.name or target, last.op_type, refusal.reason)
 
 
@@ -138,17 +142,18 @@ def _report_cost(
         return
     cheapest = min(folds, key=lambda option: option.cost)
     node = graph.nodes[graph.producers[name]]
-    source = regions.candidates[name][cheapest.choice].source
-    between = sum(
+    candidate = regions.candidates[name][cheapest.choice]
+    source = candidate.source
+    apart = sum(
         component.options[output][0].cost
-        for inner in region(graph, name, source)
+        for inner in between(regions, name, source, candidate.view).nodes
         for output in inner.output
         if output in component.options
     )
-    reason = "needed for other tensors too" if between > cheapest.cost else "cheaper as it is"
+    reason = "needed for other tensors too" if apart > cheapest.cost else "cheaper as it is"
     reason += (
         f" (one node from {source!r}: {cheapest.cost / 1000:.1f} us by the cost model; "
-        f"the nodes between: {between / 1000:.1f} us)"
+        f"the nodes between: {apart / 1000:.1f} us)"
     )
     outcome.refusals.append((node.name or name, node.op_type, reason))
 
@@ -156,22 +161,6 @@ def _report_cost(
 def _identity(graph: Graph, source: str, target: str) -> list[onnx.NodeProto]:
     name = graph.unique_name(f"{target}/Identity")
     return [onnx.helper.make_node("Identity", [source], [target], name=name)]
-
-
-def region(graph: Graph, target: str, source: str) -> Iterator[onnx.NodeProto]:
-    """The nodes between source and target, in topological order."""
-    seen: set[int] = set()
-    pending = [target]
-    while pending:
-        index = graph.producers.get(pending.pop())
-        if index is None or index in seen:
-            continue
-        seen.add(index)
-        reads = graph.reads[index]
-        if graph.nodes[index].op_type == "Reshape":  # its shape follows from its data
-            reads = reads[:1]
-        pending.extend(n for n in reads if n != source and not graph.is_constant(n))
-    return (graph.nodes[index] for index in sorted(seen))
 
 
 def describe(lowered: Lowered) -> str:

@@ -199,6 +199,14 @@ class Graph:
             return TensorType() if self.outer is None else self.outer.type(name)
         return known
 
+    def data(self, index: int) -> tuple[str, ...]:
+        """What the node at `index` computes on: inputs that are neither constant nor integer."""
+        return tuple(
+            name
+            for name in self.reads[index]
+            if not self.is_constant(name) and self.type(name).elem_type in (0, *FLOAT_TYPES)
+        )
+
     # Edits -------------------------------------------------------------------------------------
 
     def unique_name(self, base: str) -> str:

@@ -15,6 +15,7 @@ from onnxfuse.plan import Option
 from onnxfuse.regions import Regions
 
 _PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_SHAPES = frozenset({"Shape", "Size"})
 _POOLS = frozenset({"AveragePool", "GlobalAveragePool"})
 
 
@@ -56,8 +57,21 @@ def components(regions: Regions, impossible: Collection[tuple[str, str]] = ()) -
 
 
 def _read_elsewhere(graph: Graph, name: str, inside: frozenset[str]) -> bool:
-    readers = graph.consumers.get(name, ())
-    return any(graph.nodes[index].output[0] not in inside for index in readers)
+    """True when somebody else reads a tensor; shapes read for the component's own use aside."""
+    pending, seen = list(graph.consumers.get(name, ())), set[int]()
+    while pending:
+        index = pending.pop()
+        output = graph.nodes[index].output[0]
+        if output in inside or index in seen:
+            continue
+        seen.add(index)
+        if graph.data(index) and graph.nodes[index].op_type not in _SHAPES:
+            return True
+        for made in graph.nodes[index].output:
+            if made in graph.outputs or made in graph.captured or made in graph.keep:
+                return True
+            pending.extend(graph.consumers.get(made, ()))
+    return False
 
 
 def _options(
@@ -69,7 +83,7 @@ def _options(
     graph = regions.graph
     index = graph.producers[name]
     node = graph.nodes[index]
-    data = [n for n in graph.reads[index] if not graph.is_constant(n)]
+    data = list(graph.data(index))
     own = Option(
         tuple(n for n in data if n in inside),
         _own_cost(regions, node, name, data),

@@ -10,11 +10,13 @@ from typing import Any
 import onnx
 
 from onnxfuse import io
+from onnxfuse.affine import Refusal
 from onnxfuse.errors import ModelError
 from onnxfuse.fold import Fold, fold_graph
 from onnxfuse.graph import Graph, TensorType, bodies
 from onnxfuse.lift import RULES
 from onnxfuse.normalize import normalize
+from onnxfuse.probe import Search, Setting, model_settings
 from onnxfuse.report.counts import assumed_sizes, concrete_types, count, lacks_types
 from onnxfuse.report.report import Refused, Report
 from onnxfuse.shapes import default_opset, infer_types
@@ -96,6 +98,7 @@ class _Run:
         self.folds: list[Fold] = []
         self.refusals: list[tuple[str, str, str]] = []
         self.impossible: dict[tuple[str, str], tuple[str, str, str]] = {}
+        self.unreadable: dict[tuple[bytes, ...], Refusal] = {}
 
     def result(self) -> OptimizeResult:
         self._check_options()
@@ -153,12 +156,16 @@ class _Run:
         again = False
         for graph in self._graphs(types):
             types.update(completed_types(graph))
-            outcome = fold_graph(graph, self.skip, self.impossible)
+            probes = Search(graph, self._settings, self.skip, self.unreadable).run()
+            outcome = fold_graph(graph, probes, self.skip, self.impossible)
             self.folds.extend(outcome.folds)
             self.refusals.extend(outcome.refusals)
             again |= bool(outcome.folds or outcome.impossible)
             self.impossible |= outcome.impossible
         return again
+
+    def _settings(self) -> list[Setting]:
+        return model_settings(self.model)
 
     def _drop_what_bodies_left(self) -> None:
         """Drops initializers of the main graph that only nodes in bodies read, now folded."""

@@ -8,7 +8,7 @@ technology mapping: the sources of a node's output are those that all of its inp
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import onnx
@@ -20,6 +20,7 @@ from onnxfuse.affine import (
     Refusal,
     Size,
     Term,
+    compose,
     identity,
     large_arrays_freed,
     regroup,
@@ -27,6 +28,7 @@ from onnxfuse.affine import (
 )
 from onnxfuse.graph import FLOAT_TYPES, Graph
 from onnxfuse.lift import RULES, Site, Step, View, own_view, protected
+from onnxfuse.probe import Probed, Probes
 
 MAX_SOURCES = 16
 NOMINAL_EXTENT = 32
@@ -73,9 +75,11 @@ class Regions:
         candidates: For each affine tensor, its maps from sources above its own node's inputs.
         refusals: Why a node, by its index, or one of its combinations, was left alone.
         sizes: Spatial sizes of affine tensors; static, or nominal where not known.
+        probed: Stretches that are convolutions without looking like one, by target.
     """
 
     graph: Graph
+    probed: Mapping[str, Probed] = field(default_factory=dict)
     component: dict[str, int] = field(default_factory=dict)
     candidates: dict[str, list[Candidate]] = field(default_factory=dict)
     refusals: dict[int, Refusal] = field(default_factory=dict)
@@ -129,17 +133,36 @@ class Regions:
         return math.prod(d if isinstance(d, int) else NOMINAL_EXTENT for d in others)
 
 
-def find_regions(graph: Graph, skip: frozenset[str] = frozenset()) -> Regions:
-    """Enumerates the affine maps of a graph; `skip` names operators that are taken as opaque."""
-    return _Finder(graph, skip).run()
+def find_regions(
+    graph: Graph, skip: frozenset[str] = frozenset(), probes: Probes | None = None
+) -> Regions:
+    """Enumerates the affine maps of a graph.
+
+    Args:
+        graph: The graph.
+        skip: Operators that are taken as opaque.
+        probes: What probing the graph found.
+    """
+    return _Finder(graph, skip, probes or Probes()).run()
+
+
+def _step(probed: Probed) -> Step:
+    term = probed.proof.term
+    return Step((probed.stretch.source,), lambda maps, size: compose(term, maps[0], size))
 
 
 class _Finder:
     """One pass over a graph, in topological order."""
 
-    def __init__(self, graph: Graph, skip: frozenset[str]) -> None:
-        self.graph = graph
-        self.found = Regions(graph)
+    def __init__(self, graph: Graph, skip: frozenset[str], probes: Probes) -> None:
+        self.graph, self.probes = graph, probes
+        self.found = Regions(graph, probes.found)
+        self._inside = {
+            name
+            for probed in probes.found.values()
+            for node in probed.stretch.affine
+            for name in node.output
+        }
         self._root: dict[str, str] = {}
         self._views: dict[str, list[View]] = {}
         self._maps: dict[tuple[str, View], dict[str, Term]] = {}
@@ -156,11 +179,12 @@ class _Finder:
     def _is_eligible(self, index: int, node: onnx.NodeProto, skip: frozenset[str]) -> bool:
         if node.domain not in ("", "ai.onnx") or node.op_type in skip or not node.output:
             return False
-        if node.op_type not in RULES and node.op_type not in _MOVES:
+        inside = node.output[0] in self._inside
+        if not inside and node.op_type not in RULES and node.op_type not in _MOVES:
             return False
         if self.graph.type(node.output[0]).elem_type not in FLOAT_TYPES:
             return False
-        if not any(not self.graph.is_constant(name) for name in self.graph.reads[index]):
+        if not self.graph.data(index):
             return False
         refusal = protected(self.graph, node)
         if refusal is not None:
@@ -174,8 +198,9 @@ class _Finder:
         for index, node in enumerate(self.graph.nodes):
             if self._eligible[index]:
                 first = self._find(node.output[0])
-                for name in self._data(index, node):
-                    self._root[self._find(name)] = first
+                for name in (*node.output[1:], *self.graph.data(index)):
+                    if name:
+                        self._root[self._find(name)] = first
         numbers: dict[str, int] = {}
         for index, node in enumerate(self.graph.nodes):
             if self._eligible[index]:
@@ -183,16 +208,10 @@ class _Finder:
                 number = numbers.setdefault(root, len(numbers))
                 for name in node.output:
                     self.found.component[name] = number
-                view = own_view(self.graph, node)
                 views = self._views.setdefault(root, [])
-                if view is not None and view not in views:
-                    views.append(view)
-
-    def _data(self, index: int, node: onnx.NodeProto) -> Iterator[str]:
-        """The floating-point tensors that a node computes on."""
-        yield from (name for name in node.output[1:] if name)
-        reads = self.graph.reads[index][: 1 if node.op_type in _MOVES else None]
-        yield from (name for name in reads if not self.graph.is_constant(name))
+                found = [own_view(self.graph, node)]
+                found += [p.view for name in node.output if (p := self.probes.found.get(name))]
+                views.extend(v for v in dict.fromkeys(found) if v is not None and v not in views)
 
     def _find(self, name: str) -> str:
         while (parent := self._root.get(name, name)) != name:
@@ -203,6 +222,12 @@ class _Finder:
     # Candidates --------------------------------------------------------------------------------
 
     def _visit(self, index: int, node: onnx.NodeProto) -> None:
+        for output in filter(None, node.output):
+            if output in self.probes.found:
+                probed = self.probes.found[output]
+                self._extend(index, output, probed.view, _step(probed))
+            elif output in self.probes.refusals:
+                self.found.refusals.setdefault(index, self.probes.refusals[output])
         rule = RULES.get(node.op_type)
         rank = self.graph.type(node.output[0]).rank
         if rule is None or rank is None:

@@ -8,7 +8,9 @@ from torch import nn
 
 import models
 from models.acnet import asymmetric_block
-from models.branches import CONV_TYPES, NORM_TYPES, ConvNorm, ParallelBranches
+from models.branches import CONV_TYPES, NORM_TYPES, Block, ConvNorm, ParallelBranches
+from models.diverse_branch import DiverseBranchBlock
+from models.edge_oriented import edge_block
 from models.mobileone import mobileone_block
 from models.repvgg import repvgg_block
 from models.three_branch import ThreeBranchNet, three_branch_block
@@ -23,13 +25,15 @@ NETWORKS = [
 FLOAT64_TOLERANCE = 1e-9
 
 # In millions: training form, deploy form. The deploy forms' are known from the papers (8.30, 36.12,
-# 2.1, 4.8; ResNet-18: 11.69), the training forms' follow from the branches.
+# 2.1, 4.8; ResNet-18: 11.69), but for ECBSR in colour; the others follow from the branches.
 PARAMETERS = {
     "repvgg_a0": (9.11, 8.31),
     "repvgg_b1g4": (39.97, 36.13),
     "mobileone_s0": (5.29, 2.08),
     "mobileone_s1": (4.83, 4.76),
     "acnet_resnet18": (19.03, 11.68),
+    "dbb_resnet18": (26.29, 11.68),
+    "ecbsr_m4c16": (0.0446, 0.01155),
     "three_branch": (0.0583, 0.0518),
 }
 
@@ -44,6 +48,15 @@ BLOCKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "mobileone_pointwise": (lambda: mobileone_block(6, 9, 1, conv_branches=4), (6, 7, 10)),
     "acnet": (lambda: asymmetric_block(6, 9), (6, 7, 10)),
     "acnet_stride": (lambda: asymmetric_block(6, 9, stride=2, groups=3), (6, 7, 10)),
+    "diverse": (lambda: DiverseBranchBlock(6, 9), (6, 7, 10)),
+    "diverse_5x5": (lambda: DiverseBranchBlock(6, 6, size=5), (6, 8, 11)),
+    "diverse_groups": (lambda: DiverseBranchBlock(6, 9, groups=3), (6, 7, 10)),
+    "diverse_stride": (lambda: DiverseBranchBlock(6, 9, stride=2, groups=3), (6, 7, 10)),
+    "diverse_stride_5x5": (lambda: DiverseBranchBlock(6, 4, 5, stride=2), (6, 8, 11)),
+    "diverse_depthwise": (lambda: DiverseBranchBlock(6, 6, groups=6), (6, 7, 10)),
+    "diverse_depthwise_stride": (lambda: DiverseBranchBlock(6, 6, 3, 2, 6), (6, 7, 10)),
+    "edge_oriented": (lambda: edge_block(6, 9), (6, 7, 10)),
+    "edge_oriented_skip": (lambda: edge_block(6, 6, skip=True), (6, 8, 11)),
     "plain_1d": (lambda: three_branch_block(6, rank=1), (6, 11)),
     "plain_2d": (lambda: three_branch_block(6), (6, 7, 10)),
     "plain_3d": (lambda: three_branch_block(6, rank=3), (6, 4, 5, 7)),
@@ -69,8 +82,8 @@ def parameters_in_millions(module: nn.Module) -> float:
     return sum(parameter.numel() for parameter in module.parameters()) / 1e6
 
 
-def has_norms(module: nn.Module) -> bool:
-    return any(isinstance(child, NORM_TYPES) for child in module.modules())
+def has(module: nn.Module, *types: type[nn.Module]) -> bool:
+    return any(isinstance(child, types) for child in module.modules())
 
 
 @torch.no_grad()
@@ -86,8 +99,8 @@ def test_deploy_form_of_a_network_is_equal(name):
     size = min(64, models.ZOO[name].input_shape[-1])
     deploy = models.reparameterize(module)
     assert relative_error(module, deploy, noise(2, 3, size, size).double()) < FLOAT64_TOLERANCE
-    assert not has_norms(deploy)
-    assert has_norms(module)
+    assert has(module, Block)
+    assert not has(deploy, Block, *NORM_TYPES)
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -98,7 +111,7 @@ def test_deploy_form_of_a_block_is_one_equal_convolution(name):
     deploy = models.reparameterize(module)
     assert relative_error(module, deploy, noise(2, *shape).double()) < FLOAT64_TOLERANCE
     assert sum(isinstance(child, CONV_TYPES) for child in deploy.modules()) == 1
-    assert not has_norms(deploy)
+    assert not has(deploy, Block, *NORM_TYPES)
 
 
 def test_reparameterize_leaves_its_argument_alone():
@@ -131,8 +144,8 @@ def test_parameter_counts(name):
 def test_activations_neither_vanish_nor_explode(name):
     module = models.build(name)
     for batch, height, width in ((2, 32, 32), (2, 96, 64), (1, 160, 160)):
-        logits = module(noise(batch, 3, height, width))
-        assert 0.05 < logits.std() < 5
+        outputs = module(noise(batch, 3, height, width))
+        assert 0.05 < outputs.std() < 5
 
 
 def test_statistics_are_not_trivial():

@@ -10,6 +10,7 @@ from onnxfuse.affine.conv import (
     channel_affine,
     identity,
     padded_with,
+    rounded_outside,
     window,
 )
 from onnxfuse.affine.deferred import Array, Deferred, large_arrays_freed
@@ -37,6 +38,7 @@ __all__ = [
     "large_arrays_freed",
     "padded_with",
     "regroup",
+    "rounded_outside",
     "select",
     "total",
     "trim",

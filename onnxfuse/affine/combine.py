@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -51,6 +51,7 @@ def total(terms: Sequence[Term], size: Size | None = None) -> Term | Refusal:
             groups=groups,
             weight_of=Deferred(weight),
             bias_of=Deferred(lambda: np.sum([f.bias for f in biased], axis=0)) if biased else None,
+            border_error_of=_errors(aligned.maps, lambda each: np.sum(each, axis=0)),
             is_selective=any(f.is_selective for f in maps),
             is_sum=True,
             is_movement=False,
@@ -85,6 +86,7 @@ def concat(maps: Sequence[AffineConv], size: Size | None = None) -> AffineConv |
         groups=1,
         weight_of=Deferred(weight),
         bias_of=Deferred(bias) if any(h.bias_of is not None for h in maps) else None,
+        border_error_of=_errors(aligned.maps, np.concatenate),
         is_selective=True,
         is_movement=all(h.is_movement for h in maps),
         depth=1 + max(h.depth for h in maps),
@@ -107,6 +109,7 @@ def select(f: AffineConv, channels: Sequence[int]) -> AffineConv:
         groups=1,
         weight_of=Deferred(weight),
         bias_of=None if f.bias_of is None else Deferred(lambda: f.bias[index]),
+        border_error_of=_errors([f], lambda each: each[0][index]),
         is_identity=False,
         is_selective=True,
         depth=1 + f.depth,
@@ -135,12 +138,13 @@ def align(maps: Sequence[AffineConv], size: Size | None) -> Aligned | Refusal:
         return Refusal("strides " + " and ".join(str(list(h.strides)) for h in maps))
     if any(h.in_channels != first.in_channels for h in maps):
         return Refusal("different input channels")
-    outside_of = None
     readers = [h for h in maps if h.reads_outside]
-    for h in readers:
-        outside_of = readers[0].outside_of
-        if not same_outside(None if outside_of is None else outside_of(), h.outside_of):
+    reader = min(readers, key=lambda h: h.outside_within_of is not None, default=None)
+    if reader is not None:
+        value = None if reader.outside_of is None else reader.outside
+        if not all(same_outside(value, h) for h in readers):
             return Refusal("the branches pad with different values")
+        maps = [_moved_outside(h, reader.outside) for h in maps]
     at_size = next((h.at_size for h in maps if h.at_size is not None), None)
     if len({_overhang(h) for h in maps}) > 1:
         if size is None or len({h.output_size(size) for h in maps}) > 1:
@@ -152,11 +156,31 @@ def align(maps: Sequence[AffineConv], size: Size | None) -> Aligned | Refusal:
         kernel=kernel,
         dilations=grid,
         pads=pads,
-        outside_of=outside_of,
+        outside_of=None if reader is None else reader.outside_of,
+        outside_within_of=None if reader is None else reader.outside_within_of,
         at_size=at_size,
         is_identity=False,
     )
     return Aligned(maps, frame)
+
+
+def _moved_outside(f: AffineConv, value: Array) -> AffineConv:
+    """f, to be used with another value outside that is the same but for rounding."""
+    if not f.reads_outside or f.outside_within_of is None:
+        return f
+
+    def border_error() -> Array:
+        gap = np.abs(f.outside - value)
+        return taps.apply_to_constant(np.abs(f.weight), f.groups, gap) + f.border_error
+
+    return replace(f, border_error_of=Deferred(border_error))
+
+
+def _errors(maps: Sequence[AffineConv], join: Callable[[list[Array]], Array]) -> Deferred | None:
+    """The border errors of several maps joined; None where there are none."""
+    if all(f.border_error_of is None for f in maps):
+        return None
+    return Deferred(lambda: np.asarray(join([f.border_error for f in maps])))
 
 
 def _overhang(f: AffineConv) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from onnxfuse.affine import taps
-from onnxfuse.affine.conv import AffineConv, Size, padded_with, settled
+from onnxfuse.affine.conv import AffineConv, Size, padded_with, rounded_outside, settled
 from onnxfuse.affine.deferred import Array, Deferred
 from onnxfuse.affine.refusal import Refusal
 from onnxfuse.affine.window import FixedWindow, after_window, before_window
@@ -65,7 +65,7 @@ def _bordered(g: AffineConv, f: AffineConv, size: Size | None) -> AffineConv | R
     """F with an outside value that makes its output, around the border, what g pads with."""
     if not _constant_around(f, g.pads, size):
         return Refusal("the inner map reaches across the border that the outer one pads")
-    if g.reads_outside and not same_outside(natural_outside(f), g.outside_of):
+    if g.reads_outside and not same_outside(natural_outside(f), g):
         return _outside_for(f, g)
     return f
 
@@ -89,6 +89,14 @@ def _composed(g: AffineConv, f: AffineConv, at_size: Size | None) -> AffineConv:
     def bias() -> Array:
         return taps.apply_to_constant(g.weight, g.groups, f.bias) + g.bias
 
+    def border_error() -> Array:
+        gap = f.border_error
+        if g.reads_outside and g.outside_within_of is not None:
+            natural = natural_outside(f)
+            gap = gap + np.abs(g.outside - (0.0 if natural is None else natural))
+        return taps.apply_to_constant(np.abs(g.weight), g.groups, gap) + g.border_error
+
+    rounds = (f.border_error_of, g.border_error_of, g.outside_within_of)
     bias_of = g.bias_of if f.bias_of is None else Deferred(bias)
     stretch = (*f.strides, *f.strides)
     composed = AffineConv(
@@ -102,6 +110,8 @@ def _composed(g: AffineConv, f: AffineConv, at_size: Size | None) -> AffineConv:
         weight_of=Deferred(weight),
         bias_of=bias_of,
         outside_of=f.outside_of,
+        outside_within_of=f.outside_within_of,
+        border_error_of=None if rounds == (None,) * 3 else Deferred(border_error),
         at_size=at_size,
         is_selective=f.is_selective or g.is_selective,
         is_sum=f.is_sum or g.is_sum,
@@ -128,13 +138,13 @@ def _constant_around(f: AffineConv, pads: tuple[int, ...], size: Size | None) ->
     return True
 
 
-def same_outside(value: Array | None, wanted: Deferred | None) -> bool:
-    """True when two values outside the border agree; None is zero."""
-    if value is None and wanted is None:
+def same_outside(value: Array | None, g: AffineConv) -> bool:
+    """True when a value (None: zero) is what g takes to be outside, up to rounding."""
+    if value is None and g.outside_of is None:
         return True
-    left = 0.0 if value is None else value
-    right = 0.0 if wanted is None else wanted()
-    return bool(np.allclose(left, right, rtol=_EQUAL, atol=0.0))
+    given = np.zeros(g.in_channels) if value is None else value
+    allowed = np.maximum(_EQUAL * np.abs(g.outside), g.outside_within)
+    return bool(np.all(np.abs(given - g.outside) <= allowed))
 
 
 def _outside_for(f: AffineConv, g: AffineConv) -> AffineConv | Refusal:
@@ -156,4 +166,7 @@ def _outside_for(f: AffineConv, g: AffineConv) -> AffineConv | Refusal:
     outside = (g.outside - f.bias) / scale
     if not np.all(np.isfinite(outside)):
         return Refusal(reason)
-    return padded_with(f, outside)
+    moved = padded_with(f, outside)
+    if g.outside_within_of is None:
+        return moved
+    return rounded_outside(moved, g.outside_within / np.abs(scale))

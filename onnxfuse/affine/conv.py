@@ -32,6 +32,10 @@ class AffineConv:
         weight_of: W, of shape (C_out, C_in / groups, *kernel).
         bias_of: b, of shape (C_out,); None: zero.
         outside_of: What x is taken to be outside its domain, of shape (C_in,); None: zero.
+        outside_within_of: How far another value may be from `outside` and still be the same, since
+            somebody rounded it, of shape (C_in,); None: not at all.
+        border_error_of: How far y may be off at the border, where such values were taken for the
+            same, of shape (C_out,); None: zero.
         at_size: The spatial size of x that this is valid for; None: every size.
         is_identity: True when y = x by construction.
         is_selective: True when W comes from choosing or joining channels, so that it may have zero
@@ -51,6 +55,8 @@ class AffineConv:
     weight_of: Deferred
     bias_of: Deferred | None = None
     outside_of: Deferred | None = None
+    outside_within_of: Deferred | None = None
+    border_error_of: Deferred | None = None
     at_size: Size | None = None
     is_identity: bool = False
     is_selective: bool = False
@@ -77,6 +83,18 @@ class AffineConv:
     def outside(self) -> Array:
         """The value of x outside its domain, of shape (C_in,)."""
         return np.zeros(self.in_channels) if self.outside_of is None else self.outside_of()
+
+    @property
+    def outside_within(self) -> Array:
+        """How far another value may be from `outside` and still be the same, of shape (C_in,)."""
+        known = self.outside_within_of
+        return np.zeros(self.in_channels) if known is None else known()
+
+    @property
+    def border_error(self) -> Array:
+        """How far y may be off at the border, of shape (C_out,)."""
+        known = self.border_error_of
+        return np.zeros(self.out_channels) if known is None else known()
 
     @cached_property
     def begins(self) -> tuple[int, ...]:
@@ -233,6 +251,7 @@ def settled(f: AffineConv) -> AffineConv:
         f,
         weight_of=Deferred.of(f.weight),
         bias_of=None if f.bias_of is None else Deferred.of(f.bias),
+        border_error_of=None if f.border_error_of is None else Deferred.of(f.border_error),
         depth=0,
     )
 
@@ -240,3 +259,8 @@ def settled(f: AffineConv) -> AffineConv:
 def padded_with(f: AffineConv, value: Array) -> AffineConv:
     """The same map, with x taken to be `value` (C_in,) outside its domain."""
     return replace(f, outside_of=Deferred.of(value) if np.any(value) else None)
+
+
+def rounded_outside(f: AffineConv, within: Array) -> AffineConv:
+    """The same map; values `within` (C_in,) of its outside value are the same but for rounding."""
+    return replace(f, outside_within_of=Deferred.of(within) if np.any(within) else None)

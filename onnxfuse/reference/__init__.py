@@ -5,7 +5,7 @@ is a mean over windows, and every other operator is the numpy function of the sa
 inference is covered, from opset 7 to the newest that onnx knows.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from onnxfuse.reference import (
     arithmetic,
     conversion,
     convolution,
+    integers,
     movement,
     pooling,
     shape,
@@ -25,43 +26,67 @@ from onnxfuse.reference.call import Call, Tensor, UnsupportedOperator, attribute
 __all__ = ["SUPPORTED", "UnsupportedOperator", "evaluate"]
 
 _OPERATORS: dict[str, Callable[[Call], Tensor | tuple[Tensor, ...]]] = {
+    "Abs": arithmetic.elementwise(np.abs),
     "Add": arithmetic.elementwise(np.add),
+    "And": arithmetic.elementwise(np.logical_and),
     "AveragePool": pooling.average_pool,
     "BatchNormalization": arithmetic.batch_normalization,
     "Cast": conversion.cast,
+    "Ceil": arithmetic.elementwise(np.ceil),
     "Concat": movement.concat,
     "Constant": conversion.constant,
+    "ConstantOfShape": conversion.constant_of_shape,
     "Conv": convolution.conv,
     "ConvTranspose": convolution.conv_transpose,
     "DepthToSpace": movement.depth_to_space,
     "Div": arithmetic.div,
     "Dropout": conversion.dropout,
     "Einsum": arithmetic.einsum,
+    "Equal": arithmetic.elementwise(np.equal),
     "Expand": shape.expand,
     "Flatten": shape.flatten,
+    "Floor": arithmetic.elementwise(np.floor),
     "Gather": slicing.gather,
+    "GatherElements": slicing.gather_elements,
     "GatherND": slicing.gather_nd,
     "Gemm": arithmetic.gemm,
     "GlobalAveragePool": pooling.global_average_pool,
+    "Greater": arithmetic.elementwise(np.greater),
+    "GreaterOrEqual": arithmetic.elementwise(np.greater_equal),
     "Identity": conversion.identity,
+    "Less": arithmetic.elementwise(np.less),
+    "LessOrEqual": arithmetic.elementwise(np.less_equal),
     "MatMul": arithmetic.elementwise(np.matmul),
+    "Max": integers.of_all(np.maximum),
     "Mean": arithmetic.mean,
+    "Min": integers.of_all(np.minimum),
+    "Mod": integers.mod,
     "Mul": arithmetic.elementwise(np.multiply),
     "Neg": arithmetic.elementwise(np.negative),
+    "NonZero": integers.non_zero,
+    "Not": arithmetic.elementwise(np.logical_not),
+    "Or": arithmetic.elementwise(np.logical_or),
     "Pad": movement.pad,
+    "Range": conversion.range_,
     "ReduceMean": arithmetic.reduce_mean,
+    "ReduceProd": integers.reduce_prod,
     "ReduceSum": arithmetic.reduce_sum,
     "Reshape": shape.reshape,
+    "Scatter": slicing.scatter_elements,
+    "ScatterElements": slicing.scatter_elements,
     "ScatterND": slicing.scatter_nd,
     "Shape": shape.shape,
+    "Size": integers.size,
     "Slice": slicing.slice_,
     "SpaceToDepth": movement.space_to_depth,
     "Split": slicing.split,
     "Squeeze": shape.squeeze,
     "Sub": arithmetic.elementwise(np.subtract),
     "Sum": arithmetic.sum_,
+    "Tile": movement.tile,
     "Transpose": movement.transpose,
     "Unsqueeze": shape.unsqueeze,
+    "Where": slicing.where,
 }
 
 SUPPORTED: frozenset[str] = frozenset(_OPERATORS)
@@ -71,7 +96,10 @@ OLDEST_OPSET = 7  # the first with numpy broadcasting
 
 
 def evaluate(
-    nodes: Sequence[onnx.NodeProto], values: Mapping[str, Tensor], opset: int
+    nodes: Sequence[onnx.NodeProto],
+    values: Mapping[str, Tensor],
+    opset: int,
+    wanted: Collection[str] | None = None,
 ) -> dict[str, Tensor]:
     """Evaluates nodes in float64.
 
@@ -83,23 +111,35 @@ def evaluate(
         nodes: Nodes of the default ONNX domain, topologically sorted.
         values: The inputs and constants that the nodes read, by tensor name.
         opset: Version of the default domain, 7 or newer.
+        wanted: Names of the tensors to return, or None for all. Given names, every other tensor
+            is dropped after the last node that reads it.
 
     Returns:
-        values, widened, and every output of the nodes, by tensor name. Outputs may be read-only
-        views of other tensors.
+        values, widened, and every output of the nodes, or what is wanted of both, by tensor name.
+        Outputs may be read-only views of other tensors.
 
     Raises:
         UnsupportedOperator: A node, or what it asks for, is not covered.
-        KeyError: A node reads a tensor that is neither in values nor an earlier output.
+        KeyError: A node reads a tensor that is neither in values nor an earlier output, or a
+            wanted tensor is neither in values nor an output.
         ValueError: The shapes of a node's inputs do not fit together.
     """
-    known = {name: widen(value) for name, value in values.items()}
+    last_reads = {name: i for i, node in enumerate(nodes) for name in node.input}
+
+    def is_alive(name: str, i: int) -> bool:
+        """Whether the tensor is needed after node i."""
+        return wanted is None or name in wanted or last_reads.get(name, -1) > i
+
+    known = {name: widen(value) for name, value in values.items() if is_alive(name, -1)}
     with np.errstate(all="ignore"):
-        for node in nodes:
-            for name, result in zip(node.output, _run(node, known, opset), strict=False):
-                known[name] = np.asarray(result)
+        for i, node in enumerate(nodes):
+            results = map(np.asarray, _run(node, known, opset))
+            known.update(zip(node.output, results, strict=False))
+            for name in {*node.input, *node.output}:
+                if not is_alive(name, i):
+                    known.pop(name, None)
     known.pop("", None)  # an output that nobody asked for
-    return known
+    return known if wanted is None else {name: known[name] for name in wanted}
 
 
 def _run(node: onnx.NodeProto, known: Mapping[str, Tensor], opset: int) -> tuple[Any, ...]:

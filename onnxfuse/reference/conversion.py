@@ -62,3 +62,29 @@ def constant(call: Call) -> Tensor:
     if name in ("value_int", "value_ints"):
         return np.asarray(value, np.int64)
     raise call.unsupported(f"attribute {name!r} is not covered")
+
+
+def constant_of_shape(call: Call) -> Tensor:
+    """ConstantOfShape: the only element of value, or a floating 0, in the shape that x holds."""
+    value = widen(call.attributes.get("value", np.zeros(1)))
+    return np.broadcast_to(value.reshape(()), [int(size) for size in call.inputs[0]])
+
+
+def range_(call: Call) -> Tensor:
+    """Range: start + i * delta for i from 0 to ceil((limit - start) / delta), exclusive.
+
+    Raises:
+        UnsupportedOperator: Rounding to float32 changes the length.
+    """
+    dtype = call.inputs[0].dtype
+    start, limit, delta = (scalar.item() for scalar in call.inputs)
+    if not delta or not np.isfinite((limit - start) / delta):
+        raise ValueError(f"no range from {start} to {limit} by {delta}")
+    if dtype.kind in "iu":
+        return np.asarray(range(start, limit, delta), dtype)
+    narrow = np.float32(limit) - np.float32(start)  # in float32 all through, or until the division
+    quotients = [(limit - start) / delta, float(narrow) / delta, narrow / np.float32(delta)]
+    count, *others = np.maximum(np.ceil(quotients), 0).tolist()
+    if any(other != count for other in others):
+        raise call.unsupported(f"length {count} or {others} from {start} to {limit} by {delta}")
+    return np.asarray(start + np.arange(count) * delta)

@@ -1,10 +1,19 @@
-"""Operators that pick elements out of a tensor by index, or overwrite them."""
+"""Operators that pick elements out of a tensor by index or condition, or overwrite them."""
+
+from typing import Any
 
 import numpy as np
 
 from onnxfuse.reference.call import Call, Tensor
 
 _INT_MAX = (2**31 - 1, 2**63 - 1)
+
+_REDUCTIONS: dict[str, np.ufunc] = {
+    "add": np.add,
+    "mul": np.multiply,
+    "max": np.maximum,
+    "min": np.minimum,
+}
 
 
 def slice_(call: Call) -> Tensor:
@@ -70,12 +79,63 @@ def gather_nd(call: Call) -> Tensor:
     return gathered
 
 
+def gather_elements(call: Call) -> Tensor:
+    """GatherElements: y[i][j] = x[indices[i][j]][j] for axis 0, likewise along other axes."""
+    x, indices = call.inputs
+    gathered: Tensor = x[_index_along(call, x, indices)]
+    return gathered
+
+
 def scatter_nd(call: Call) -> Tensor:
-    """ScatterND: a copy of x in which the slices that indices address are overwritten."""
+    """ScatterND: a copy of x in which the slices that indices address are overwritten.
+
+    With a reduction (opset 16; max and min 18) they are combined with what is there.
+    """
     x, indices, updates = call.inputs
+    depth = indices.shape[-1]
+    index = tuple(indices[..., i] for i in range(depth))
+    return _scatter(call, index, (*indices.shape[:-1], *x.shape[depth:]), updates)
+
+
+def scatter_elements(call: Call) -> Tensor:
+    """ScatterElements, once Scatter: a copy of x with y[indices[i][j]][j] = updates[i][j], axis 0.
+
+    With a reduction (opset 16; max and min 18) updates are combined with what is there.
+    """
+    x, indices, updates = call.inputs
+    return _scatter(call, _index_along(call, x, indices), indices.shape, updates)
+
+
+def where(call: Call) -> Tensor:
+    """Where: elements of x where the condition holds, else of y."""
+    chosen: Tensor = np.where(*call.inputs)
+    return chosen
+
+
+def _index_along(call: Call, x: Tensor, indices: Tensor) -> tuple[Any, ...]:
+    """The index of each entry of indices, in which the entry replaces the coordinate of axis."""
+    axis = range(x.ndim)[call.attributes.get("axis", 0)]
+    fits = indices.ndim == x.ndim and all(
+        i == axis or size <= x.shape[i] for i, size in enumerate(indices.shape)
+    )
+    if not fits:
+        raise ValueError(f"indices of shape {indices.shape} do not fit x of shape {x.shape}")
+    index: list[Any] = list(np.indices(indices.shape, sparse=True))
+    index[axis] = indices
+    return tuple(index)
+
+
+def _scatter(
+    call: Call, index: tuple[Any, ...], addressed: tuple[int, ...], updates: Tensor
+) -> Tensor:
+    if updates.shape != addressed:
+        raise ValueError(f"updates of shape {updates.shape}, but indices address {addressed}")
     reduction = call.attributes.get("reduction", "none")
-    if reduction != "none":
+    y: Tensor = call.inputs[0].copy()
+    if reduction == "none":
+        y[index] = updates
+    elif reduction in _REDUCTIONS:
+        _REDUCTIONS[reduction].at(y, index, updates)
+    else:
         raise call.unsupported(f"reduction {reduction!r}")
-    y: Tensor = x.copy()
-    y[tuple(indices[..., i] for i in range(indices.shape[-1]))] = updates
     return y

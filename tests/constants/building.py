@@ -40,7 +40,7 @@ def build(nodes, weights=None, inputs=None, outputs=("y",), ir_version=8, opset=
 
 
 class Folded:
-    """A model after folding: its operators, weights, and what is for analysis only."""
+    """A model after folding: its operators and weights."""
 
     def __init__(self, model, **options):
         source = read(model)
@@ -53,7 +53,7 @@ class Folded:
             types=infer_types(self.model),
             keep=frozenset(options.pop("keep", ())),
         )
-        self.analysis_only = fold_constants(self.graph, self.model, **options)
+        fold_constants(self.graph, self.model, **options)
         self.graph.commit()
         self.operators = [n.op_type for n in self.model.graph.node]
         self.weights = {t.name: numpy_helper.to_array(t) for t in self.model.graph.initializer}

@@ -56,7 +56,6 @@ def test_explosions_are_left_alone(explosion):
     nodes += [node("ReduceMax", "f", "m", keepdims=0), node("Add", "x m", "y")]
     folded = Folded(build(nodes, weights))
     assert folded.operators[0] == explosion.op_type
-    assert not folded.analysis_only
 
 
 def test_the_limit_holds_for_each_and_for_all_together():

@@ -1,5 +1,7 @@
 """The interface of evaluate: what it returns, what it refuses, how it names things."""
 
+import tracemalloc
+
 import numpy as np
 import onnx
 import pytest
@@ -24,6 +26,55 @@ def test_returns_values_and_every_output():
     assert all(isinstance(value, np.ndarray) for value in known.values())
     assert values["x"].dtype == np.float32
     assert set(values) == {"x", "w"}
+
+
+def test_returns_only_what_is_wanted():
+    nodes = [
+        helper.make_node("Neg", ["x"], ["a"]),
+        helper.make_node("Split", ["a"], ["b", "c"]),
+        helper.make_node("Add", ["b", "w"], ["d"]),
+    ]
+    values = {"x": X.astype(np.float32), "w": np.ones(1), "unread": np.ones(1)}
+    known = evaluate(nodes, values, 13)
+    for wanted in ([], ["d"], ("c", "x"), {"a", "b", "unread"}, known):
+        kept = evaluate(nodes, values, 13, wanted)
+        assert set(kept) == set(wanted)
+        assert all(np.array_equal(kept[name], known[name]) for name in wanted)
+    assert evaluate(nodes, values, 13, wanted=["x"])["x"].dtype == np.float64
+
+
+def test_drops_what_no_later_node_reads():
+    # a chain of 32 tensors of 8 MB, beside one that nobody reads and one that is read at the end
+    size = 8 * 2**20
+    nodes = [helper.make_node("Expand", ["zero", "shape"], ["wide"])]
+    nodes.append(helper.make_node("Neg", ["wide"], ["x0"]))
+    for i in range(32):
+        nodes.append(helper.make_node("Neg", [f"x{i}"], [f"x{i + 1}"]))
+        nodes.append(helper.make_node("Neg", [f"x{i}"], [f"unread{i}"]))
+    nodes.append(helper.make_node("Add", ["x0", "x32"], ["late"]))
+    nodes.append(helper.make_node("ReduceSum", ["late"], ["y"], keepdims=0))
+    values = {"zero": np.zeros(()), "shape": np.array([size // 8])}
+    tracemalloc.start()
+    known = evaluate(nodes, values, 13, wanted=["y"])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert known == {"y": 0.0}
+    assert peak < 4.5 * size  # x0, x[i], x[i + 1] and an unread one
+
+
+def test_wanted_tensor_that_is_never_made_is_a_key_error():
+    with pytest.raises(KeyError, match="nowhere"):
+        evaluate([helper.make_node("Neg", ["x"], ["y"])], {"x": X}, 13, wanted=["nowhere"])
+
+
+def test_dropping_keeps_inputs_that_are_left_out():
+    nodes = [
+        helper.make_node("Split", ["x"], ["a", ""]),
+        helper.make_node("Pad", ["a", "pads", "", "axes"], ["y"]),
+    ]
+    values = {"x": X, "pads": np.array([1, 0]), "axes": np.array([0])}
+    known = evaluate(nodes, values, 18, wanted=["y"])
+    np.testing.assert_array_equal(known["y"], [0.0, 1.0])
 
 
 def test_outputs_of_rank_0_are_arrays():

@@ -13,73 +13,9 @@ from tests.reference.onnx_oracle import (
     integers,
     run_onnxruntime,
 )
+from tests.reference.strategies import axes_of, int64, nd_indices, tensors
 
 OPSETS = st.sampled_from([7, 9, 10, 11, 13, 18, 21, NEWEST_OF_ONNXRUNTIME])
-DTYPES = st.sampled_from([np.float32, np.int64])
-
-
-@st.composite
-def tensors(draw, min_rank=1, max_rank=4, min_side=1, max_side=4):
-    """A tensor of distinct elements, so that each tells where it came from."""
-    shape = draw(st.lists(st.integers(min_side, max_side), min_size=min_rank, max_size=max_rank))
-    return np.arange(1, 1 + np.prod(shape, dtype=int)).reshape(shape).astype(draw(DTYPES))
-
-
-def axes_of(x):
-    return st.integers(0, x.ndim - 1)
-
-
-def int64(values):
-    return np.array(values, np.int64)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.data(), tensors(), OPSETS)
-def test_pad(data, x, opset):
-    assume(opset >= 11 or x.dtype == np.float32)
-    axes = list(range(x.ndim))
-    with_axes = opset >= 18 and data.draw(st.booleans())
-    if with_axes:
-        axes = data.draw(st.lists(axes_of(x), min_size=1, unique=True))
-    begins = [data.draw(st.integers(-x.shape[a] + 1, 3)) for a in axes]
-    ends = [
-        data.draw(st.integers(1 - x.shape[a] - min(b, 0), 3))
-        for a, b in zip(axes, begins, strict=True)
-    ]
-    if opset < 11:
-        attributes = {"pads": begins + ends}
-        if data.draw(st.booleans()):
-            attributes["value"] = 2.5
-        node = helper.make_node("Pad", ["x"], ["y"], **attributes)
-        assert_agrees(node, {"x": x}, opset)
-        return
-    inputs = {"x": x, "pads": int64(begins + ends)}
-    if data.draw(st.booleans()):
-        inputs["value"] = np.array(3, x.dtype)
-    names = list(inputs)
-    if with_axes:
-        signed = [axis - x.ndim * data.draw(st.integers(0, 1)) for axis in axes]
-        inputs["axes"] = int64(signed)
-        names = ["x", "pads", "value" if "value" in inputs else "", "axes"]
-    assert_agrees(helper.make_node("Pad", names, ["y"], mode="constant"), inputs, opset)
-
-
-def test_pad_that_crops_more_than_it_pads():
-    x = np.arange(1.0, 7.0)
-    node = helper.make_node("Pad", ["x", "pads"], ["y"])
-    y = evaluate([node], {"x": x, "pads": int64([-2, 3])}, 13)["y"]
-    np.testing.assert_array_equal(y, [3, 4, 5, 6, 0, 0, 0])
-    y = evaluate([node], {"x": x, "pads": int64([2, -3])}, 13)["y"]
-    np.testing.assert_array_equal(y, [0, 0, 1, 2, 3])
-    y = evaluate([node], {"x": x, "pads": int64([-8, 4])}, 13)["y"]
-    np.testing.assert_array_equal(y, [0, 0])
-
-
-@pytest.mark.parametrize("mode", ["reflect", "edge", "wrap"])
-def test_refuses_pad_mode(mode):
-    node = helper.make_node("Pad", ["x", "pads"], ["y"], mode=mode)
-    with pytest.raises(UnsupportedOperator, match=f"mode '{mode}'"):
-        evaluate([node], {"x": np.ones(3), "pads": int64([1, 1])}, 19)
 
 
 @settings(max_examples=25, deadline=None)
@@ -91,6 +27,20 @@ def test_concat(data, x, opset):
     if opset >= 11 and data.draw(st.booleans()):
         axis -= x.ndim
     assert_agrees(helper.make_node("Concat", list(inputs), ["y"], axis=axis), inputs, opset)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data(), tensors(), OPSETS)
+def test_tile(data, x, opset):
+    repeats = int64([data.draw(st.integers(0, 3)) for _ in x.shape])
+    node = helper.make_node("Tile", ["x", "repeats"], ["y"])
+    assert_agrees(node, {"x": x, "repeats": repeats}, opset)
+
+
+def test_tile_rejects_repeats_of_another_length():
+    node = helper.make_node("Tile", ["x", "repeats"], ["y"])
+    with pytest.raises(ValueError, match=r"x has 2 axes, but repeats has the shape \(1,\)"):
+        evaluate([node], {"x": np.ones((2, 3)), "repeats": int64([2])}, 13)
 
 
 @settings(max_examples=50, deadline=None)
@@ -182,12 +132,6 @@ def test_gather(data, x, opset):
     assert_agrees(node, {"x": x, "i": np.asarray(indices)}, opset)
 
 
-def nd_indices(data, shape, leading, depth):
-    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
-    columns = [rng.integers(-shape[i], shape[i], leading) for i in range(depth)]
-    return np.stack(columns, -1) if columns else np.zeros((*leading, 0), np.int64)
-
-
 @settings(max_examples=40, deadline=None)
 @given(st.data(), tensors(), st.sampled_from([11, 12, 13, NEWEST_OF_ONNXRUNTIME]))
 def test_gather_nd(data, x, opset):
@@ -198,29 +142,6 @@ def test_gather_nd(data, x, opset):
     attributes = {"batch_dims": batch_dims} if batch_dims else {}
     node = helper.make_node("GatherND", ["x", "i"], ["y"], **attributes)
     assert_agrees(node, {"x": x, "i": indices}, opset)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.data(), tensors(), st.sampled_from([11, 13, 16, 18, NEWEST_OF_ONNXRUNTIME]))
-def test_scatter_nd(data, x, opset):
-    depth = data.draw(st.integers(1, x.ndim))
-    leading = tuple(data.draw(st.lists(st.integers(1, 3), min_size=1, max_size=2)))
-    indices = nd_indices(data, x.shape, leading, depth)
-    flat = [tuple(np.mod(row, x.shape[:depth])) for row in indices.reshape(-1, depth)]
-    assume(len(set(flat)) == len(flat))  # which of two writers wins is not specified
-    updates = -1 - np.arange(np.prod([*leading, *x.shape[depth:]], dtype=int))
-    updates = updates.reshape(*leading, *x.shape[depth:]).astype(x.dtype)
-    before = x.copy()
-    node = helper.make_node("ScatterND", ["x", "i", "u"], ["y"])
-    assert_agrees(node, {"x": x, "i": indices, "u": updates}, opset)
-    np.testing.assert_array_equal(x, before)
-
-
-def test_refuses_scatter_nd_with_a_reduction():
-    node = helper.make_node("ScatterND", ["x", "i", "u"], ["y"], reduction="add")
-    values = {"x": np.ones(3), "i": int64([[0]]), "u": np.ones(1)}
-    with pytest.raises(UnsupportedOperator, match="reduction 'add'"):
-        evaluate([node], values, 16)
 
 
 @pytest.mark.parametrize(

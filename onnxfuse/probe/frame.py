@@ -1,0 +1,102 @@
+"""The geometry of a convolution that is being read: strides, taps, and room for impulses."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from onnxfuse.affine import Array, Size
+
+_FEW_PIXELS = 64
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Which input positions the outputs read: output q reads s * q + tap for every tap.
+
+    Attributes:
+        strides: s, per spatial axis.
+        taps: Offsets, sorted.
+        size: Spatial size of the input.
+        out_size: Spatial size of the output.
+    """
+
+    strides: Size
+    taps: tuple[Size, ...]
+    size: Size
+    out_size: Size
+
+    @cached_property
+    def begins(self) -> Size:
+        """Padding in front that puts the first tap at 0."""
+        return tuple(-min(axis) for axis in zip(*self.taps, strict=True))
+
+    @cached_property
+    def dilations(self) -> Size:
+        """The largest steps on which all taps lie."""
+        return tuple(
+            math.gcd(*(t - min(axis) for t in axis)) or 1 for axis in zip(*self.taps, strict=True)
+        )
+
+    @cached_property
+    def kernel(self) -> Size:
+        """Taps per axis of the smallest kernel with all of them."""
+        return tuple(
+            (max(axis) - min(axis)) // d + 1
+            for axis, d in zip(zip(*self.taps, strict=True), self.dilations, strict=True)
+        )
+
+    @cached_property
+    def cells(self) -> tuple[Size, ...]:
+        """Where in the kernel each tap is."""
+        return tuple(
+            tuple((t + b) // d for t, b, d in zip(tap, self.begins, self.dilations, strict=True))
+            for tap in self.taps
+        )
+
+    def output(self, position: Size, tap: int) -> Size | None:
+        """The output that reads a position through a tap; None where there is none."""
+        distance = [p - t for p, t in zip(position, self.taps[tap], strict=True)]
+        if any(d % s for d, s in zip(distance, self.strides, strict=True)):
+            return None
+        q = tuple(d // s for d, s in zip(distance, self.strides, strict=True))
+        return q if all(0 <= i < m for i, m in zip(q, self.out_size, strict=True)) else None
+
+    def places(self) -> tuple[list[Size], list[Size]] | None:
+        """Where to put impulses: (slots, positions); each position is tried in some one slot.
+
+        Slots are far enough apart for the answers to keep clear of each other, and each of them
+        shows the whole kernel; positions within a slot are the phases of the strides. Where an
+        image has no room for one slot, every pixel is a position. None where those are too many.
+        """
+        origins = []
+        for axis, (stride, n, m) in enumerate(
+            zip(self.strides, self.size, self.out_size, strict=True)
+        ):
+            offsets = [tap[axis] for tap in self.taps]
+            low, high = min(offsets), max(offsets)
+            last = min(stride * (m - 1) + low, n - stride)
+            step = stride * ((high - low) // stride + 2)
+            origins.append(range(max(high, 0), last + 1, step))
+        if all(origins):
+            phases = itertools.product(*map(range, self.strides))
+            return list(itertools.product(*origins)), list(phases)
+        if math.prod(self.size) > _FEW_PIXELS:
+            return None
+        return [(0,) * len(self.size)], list(itertools.product(*map(range, self.size)))
+
+    def misses(self) -> Array:
+        """Which taps fall outside the input, for each output: bool, (taps, *S')."""
+        masks = np.zeros((len(self.taps), *self.out_size), dtype=bool)
+        for number, tap in enumerate(self.taps):
+            for axis, (t, s, n, m) in enumerate(
+                zip(tap, self.strides, self.size, self.out_size, strict=True)
+            ):
+                position = s * np.arange(m) + t
+                outside = (position < 0) | (position >= n)
+                masks[number] |= outside.reshape(-1, *(1,) * (len(tap) - 1 - axis))
+        return masks

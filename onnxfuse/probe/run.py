@@ -1,0 +1,111 @@
+"""A stretch at one size: evaluated in float64, on whatever is put in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnxfuse.errors import OnnxfuseError
+from onnxfuse.graph import Graph
+from onnxfuse.probe.linearity import PRODUCTS, WINDOWS
+from onnxfuse.probe.stretch import Stretch
+from onnxfuse.reference import evaluate
+
+Array = NDArray[Any]
+Shape = tuple[int, ...]
+
+
+class DoesNotRun(OnnxfuseError):  # noqa: N818 - named for what it says
+    """At the sizes given, shapes within a stretch do not fit each other."""
+
+
+class Run:
+    """A stretch for one shape of its source.
+
+    Attributes:
+        shape: Shape of the source, (N, C, *S).
+        rest: What the stretch makes of zeros, (N, C', *S').
+        elements: Values in all of its tensors.
+        work: Values and multiply-adds.
+        calls: How often it was evaluated.
+    """
+
+    def __init__(
+        self, graph: Graph, stretch: Stretch, shape: Shape, others: Mapping[str, Shape]
+    ) -> None:
+        """Evaluates the stretch once.
+
+        Args:
+            graph: The graph around it.
+            stretch: The stretch.
+            shape: Shape of its source.
+            others: Shapes of the tensors that it reads the shapes of.
+
+        Raises:
+            DoesNotRun: If the shapes within it do not fit each other then.
+            UnsupportedOperator: If the evaluator does not cover one of its nodes.
+        """
+        self.stretch, self.shape, self._opset = stretch, shape, graph.opset
+        values = _evaluated(graph, stretch.nodes, _given(graph, stretch, shape, others))
+        made = {name for node in stretch.affine for name in node.output if name}
+        read = {name for node in stretch.affine for name in node.input if name}
+        self._fixed = {n: np.asarray(values[n]) for n in read - made - {stretch.source}}
+        self.rest = np.asarray(values[stretch.target])
+        self.calls = 1
+        self.elements = math.prod(shape) + sum(values[name].size for name in made)
+        self.work = self.elements + sum(_products(node, values) for node in stretch.affine)
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of the source and of the target."""
+        return self.shape[1], *self.rest.shape[1:2]
+
+    def __call__(self, x: Array) -> Array:
+        """What the stretch makes of x."""
+        self.calls += 1
+        given = {**self._fixed, self.stretch.source: x}
+        target = self.stretch.target
+        return np.asarray(evaluate(self.stretch.affine, given, self._opset, {target})[target])
+
+
+def shape_after(graph: Graph, stretch: Stretch, shape: Shape, count: int) -> Shape:
+    """The shape of what the first `count` nodes make; raises as `Run` does."""
+    nodes = stretch.nodes[:count]
+    values = _evaluated(graph, nodes, _given(graph, stretch, shape, {}))
+    return values[nodes[-1].output[0]].shape
+
+
+def _evaluated(
+    graph: Graph, nodes: Sequence[onnx.NodeProto], values: Mapping[str, Array]
+) -> dict[str, Array]:
+    try:
+        return evaluate(nodes, values, graph.opset)
+    except (ValueError, IndexError) as error:
+        raise DoesNotRun(str(error)) from error
+
+
+def _given(
+    graph: Graph, stretch: Stretch, shape: Shape, others: Mapping[str, Shape]
+) -> dict[str, Array]:
+    given = {name: _wide(graph, name) for name in stretch.constants}
+    given |= {name: np.broadcast_to(np.zeros(()), other) for name, other in others.items()}
+    return given | {stretch.source: np.zeros(shape)}
+
+
+def _wide(graph: Graph, name: str) -> Array:
+    """A constant in the evaluator's own types, so that it is not converted each time."""
+    value = np.asarray(graph.constant(name))
+    return value if value.dtype.kind in "iub" else value.astype(np.float64)
+
+
+def _products(node: onnx.NodeProto, values: Mapping[str, Array]) -> int:
+    """Multiply-adds of a node: those of a matrix product of its operands and result."""
+    if node.op_type not in PRODUCTS and node.op_type not in WINDOWS:
+        return 0
+    sizes = [values[name].size for name in (*node.input[:2], node.output[0])]
+    return math.isqrt(math.prod(sizes))
