@@ -1,15 +1,12 @@
 """Diverse Branch Blocks on ResNet-18.
 
 Ding, Zhang, Han, Ding: "Diverse Branch Block: Building a Convolution as an Inception-like Unit",
-CVPR 2021 (arXiv:2103.13425); the backbone from He, Zhang, Ren, Sun: "Deep Residual Learning for
-Image Recognition", CVPR 2016.
+CVPR 2021 (arXiv:2103.13425).
 
 A block takes the place of each 3x3 convolution with its BatchNorm. In training it is
 BN(conv3x3(x)) + BN(conv1x1(x)) + BN(average3x3(BN(conv1x1(x)))) + BN(conv3x3(BN(conv1x1(x)))), in
 deployment conv3x3(x). Between two steps the padding is the inner BatchNorm's response to zero, as
-if the zeros had been put around x: so both are one convolution at the border too. The 7x7 stem and
-the 1x1 shortcuts stay as they are. (N, 3, H, W) -> (N, 1000), the last feature map
-(N, 512, H / 32, W / 32).
+if the zeros had been put around x: so both are one convolution at the border too.
 """
 
 from __future__ import annotations
@@ -20,9 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.acnet import BLOCKS_PER_STAGE, STAGE_CHANNELS
 from models.branches import Block, ConvNorm, ParallelBranches, fold_norm, reparameterize
-from models.classifier import Classifier
+from models.resnet import ResNet18
 
 
 def pad_with(x: Tensor, values: Tensor, width: int) -> Tensor:
@@ -160,18 +156,18 @@ class DiverseBranchBlock(ParallelBranches):
     """The sum of the four branches: (N, C_in, H, W) -> (N, C_out, H / stride, W / stride)."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, size: int = 3, stride: int = 1, groups: int = 1
+        self, in_channels: int, out_channels: int, stride: int = 1, groups: int = 1, size: int = 3
     ):
         """Builds the training form.
 
         Args:
             in_channels: C_in.
             out_channels: C_out.
-            size: kernel size along both axes, odd and more than 1.
             stride: stride along both axes.
             groups: groups of all convolutions. As in the authors' code, where there are C_out (and
                 C_in is C_out) the pointwise branch and the one before the pooling are left out, and
                 the inner channels are twice as many.
+            size: kernel size along both axes, odd and more than 1.
         """
         branches: list[nn.Module] = [
             ConvNorm(in_channels, out_channels, (size, size), stride, groups)
@@ -195,47 +191,6 @@ class DiverseBranchBlock(ParallelBranches):
         return ParallelBranches(map(reparameterize, self.branches)).to_conv()
 
 
-class ResidualBlock(nn.Module):
-    """ResNet's basic block: (N, C_in, H, W) -> (N, C_out, H / stride, W / stride)."""
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int):
-        """The shortcut is a pointwise ConvNorm where the shape changes, else the identity."""
-        super().__init__()
-        self.residual = nn.Sequential(
-            DiverseBranchBlock(in_channels, out_channels, stride=stride),
-            nn.ReLU(),
-            DiverseBranchBlock(out_channels, out_channels),
-        )
-        same_shape = stride == 1 and in_channels == out_channels
-        self.shortcut = (
-            nn.Identity() if same_shape else ConvNorm(in_channels, out_channels, (1, 1), stride)
-        )
-        self.activation = nn.ReLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """relu(residual(x) + shortcut(x))."""
-        return self.activation(self.residual(x) + self.shortcut(x))
-
-
-class DiverseBranchResNet18(Classifier):
-    """The ImageNet network: (N, 3, H, W) -> (N, num_classes)."""
-
-    def __init__(self, num_classes: int = 1000):
-        """Builds the training form with `num_classes` logits."""
-        channels = STAGE_CHANNELS[0]
-        layers: list[nn.Module] = [
-            ConvNorm(3, channels, (7, 7), stride=2),
-            nn.ReLU(),
-            nn.MaxPool2d(3, stride=2, padding=1),
-        ]
-        for stage, out_channels in enumerate(STAGE_CHANNELS):
-            for position in range(BLOCKS_PER_STAGE):
-                stride = 2 if stage > 0 and position == 0 else 1
-                layers.append(ResidualBlock(channels, out_channels, stride))
-                channels = out_channels
-        super().__init__(layers, channels, num_classes)
-
-
-def dbb_resnet18() -> DiverseBranchResNet18:
+def dbb_resnet18() -> ResNet18:
     """ResNet-18 with its sixteen 3x3 convolutions as Diverse Branch Blocks."""
-    return DiverseBranchResNet18()
+    return ResNet18(DiverseBranchBlock)

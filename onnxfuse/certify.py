@@ -27,6 +27,7 @@ from onnxfuse.regions import Candidate
 TOLERANCE = 1e-10
 _LARGEST_WINDOW = 6
 _NUDGE = 1e-12
+_ROUNDINGS = 32
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,14 @@ class Certificate:
         shapes: Shapes of the probes.
         stretches: Shapes at which stretches of data movement among the nodes were proved to be
             convolutions; empty where there are none.
+        border: By how much, over the largest output, a constant at the border differs since padding
+            values were taken for the same that differ by rounding; 0 where there are none.
     """
 
     error: float
     shapes: tuple[tuple[int, ...], ...]
     stretches: tuple[tuple[int, ...], ...] = ()
+    border: float = 0.0
 
 
 def certify(
@@ -73,25 +77,27 @@ def certify(
     constants = {n: value for n in read if (value := graph.constant(n)) is not None}
     constants |= replaced.constants
     rng = np.random.default_rng(zlib.crc32(target.encode()))
-    frozen = any(node.op_type == "Reshape" for node in nodes)
-    shapes = tuple(_probe_shapes(graph, candidate, frozen))
-    worst = 0.0
+    shapes = tuple(_probe_shapes(graph, candidate))
+    term = candidate.term
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(graph.type(source).elem_type)
+    worst = border = 0.0
     for shape in shapes:
         probe = rng.standard_normal(shape)
         try:
             feeds = {**constants, source: probe}
-            expected = _replayed(graph, nodes, feeds)[target]
+            expected = evaluate(nodes, feeds, graph.opset, {target})[target]
         except UnsupportedOperator as unsupported:
             return Refusal(f"it cannot be certified: {unsupported.reason}")
         actual = _made(graph, lowered, source, target, probe)
-        border = _border_error(candidate, actual.ndim)
-        if np.any(border):
+        if isinstance(term, AffineConv) and term.border_error_of is not None:
             rest = np.zeros(shape)
-            before = _replayed(graph, nodes, {**constants, source: rest})[target]
+            before = evaluate(nodes, {**constants, source: rest}, graph.opset, {target})[target]
             after = _made(graph, lowered, source, target, rest)
-            allowed = border + TOLERANCE * np.max(np.abs(expected), initial=0.0)
-            if before.shape == after.shape and np.all(np.abs(after - before) <= allowed):
-                actual = actual + (before - after)
+            gap = _border_gap(before, after, expected, candidate, dtype)
+            if gap is None:
+                return Refusal("its padding is off by more than rounding explains")
+            border = max(border, gap)
+            actual = actual + (before - after)
         error = _difference(actual, expected, expected)
         if not error <= TOLERANCE:
             error *= TOLERANCE / _conditioned(graph, nodes, feeds, target, expected, rng)
@@ -104,7 +110,7 @@ def certify(
     proofs = [probed.proof for probed in replaced.probed]
     worst = max([worst, *(proof.error for proof in proofs)])
     proved = dict.fromkeys(shape for proof in proofs for shape in proof.shapes)
-    return Certificate(worst, shapes, tuple(proved))
+    return Certificate(worst, shapes, tuple(proved), border)
 
 
 def _made(
@@ -117,38 +123,35 @@ def _made(
     return evaluate(lowered.nodes, given, graph.opset)[target]
 
 
-def _border_error(candidate: Candidate, rank: int) -> NDArray[Any]:
-    """By how much a constant at the border may be off, shaped to broadcast against the output."""
-    term = candidate.term
-    if not isinstance(term, AffineConv) or term.border_error_of is None:
-        return np.zeros(1)
-    return term.border_error.reshape(-1, *(1,) * (rank - 1 - candidate.view.axis))
+def _border_gap(
+    before: NDArray[Any],
+    after: NDArray[Any],
+    expected: NDArray[Any],
+    candidate: Candidate,
+    dtype: np.dtype[np.generic],
+) -> float | None:
+    """How far apart the outputs for zeros are, where padding values were the same but for rounding.
 
+    Two affine maps whose outputs for zeros differ by a constant are otherwise held to the usual
+    tolerance. The constant has to be explained by the padding values, and to be no more than some
+    roundings of the outputs in its channel.
 
-def _replayed(
-    graph: Graph, nodes: Sequence[onnx.NodeProto], values: dict[str, NDArray[Any]]
-) -> dict[str, NDArray[Any]]:
-    """Evaluates the nodes; a Reshape to a computed shape gets the sizes that its symbols have."""
-    if all(n.op_type != "Reshape" or n.input[1] in values for n in nodes):
-        return evaluate(nodes, values, graph.opset)
-    sizes: dict[object, int] = {}
-    for name in list(values):
-        _bind(graph, name, values, sizes)
-    for node in nodes:
-        if node.op_type == "Reshape" and node.input[1] not in values:
-            shape = graph.type(node.output[0]).shape or ()
-            values[node.input[1]] = np.array([sizes.get(d, d) for d in shape], dtype=np.int64)
-        values = evaluate([node], values, graph.opset)
-        _bind(graph, node.output[0], values, sizes)
-    return values
-
-
-def _bind(
-    graph: Graph, name: str, values: dict[str, NDArray[Any]], sizes: dict[object, int]
-) -> None:
-    for dim, size in zip(graph.type(name).shape or (), values[name].shape, strict=False):
-        if isinstance(dim, str):
-            sizes[dim] = size
+    Returns:
+        The largest, over the largest output of its channel; None where it is too large.
+    """
+    if before.shape != after.shape or not isinstance(candidate.term, AffineConv):
+        return None
+    axes = tuple(axis for axis in range(expected.ndim) if axis != candidate.view.axis)
+    largest = np.abs(expected).max(axis=axes, initial=0.0, keepdims=True)
+    explained = candidate.term.border_error.reshape(largest.shape)
+    off = np.abs(after - before)
+    one = np.ones((), dtype)
+    rounding = float(np.nextafter(one, one + one)) - 1.0
+    if np.any(off > explained + TOLERANCE * largest) or np.any(
+        off > _ROUNDINGS * rounding * largest
+    ):
+        return None
+    return float(np.max(off / np.where(largest > 0, largest, 1.0), initial=0.0))
 
 
 def _difference(actual: NDArray[Any], expected: NDArray[Any], scale: NDArray[Any]) -> float:
@@ -180,15 +183,16 @@ def _conditioned(
         else value
         for name, value in feeds.items()
     }
-    moved_by = _difference(_replayed(graph, nodes, moved)[target], expected, expected)
+    beside = evaluate(nodes, moved, graph.opset, {target})[target]
+    moved_by = _difference(beside, expected, expected)
     return max(TOLERANCE, TOLERANCE / _NUDGE * moved_by) if np.isfinite(moved_by) else TOLERANCE
 
 
-def _probe_shapes(graph: Graph, candidate: Candidate, frozen: bool) -> list[tuple[int, ...]]:
-    """Shapes for the source; `frozen` keeps the sizes that are known, as nodes may rely on them."""
+def _probe_shapes(graph: Graph, candidate: Candidate) -> list[tuple[int, ...]]:
+    """Shapes for the source; what is known of it is kept where the map holds at one size only."""
     term, view = candidate.term, candidate.view
     known = graph.type(candidate.source).shape or (None,) * view.rank
-    frozen = frozen or (isinstance(term, AffineConv) and term.at_size is not None)
+    frozen = isinstance(term, AffineConv) and term.at_size is not None
     shape = [d if frozen and isinstance(d, int) else 2 + (a > 0) for a, d in enumerate(known)]
     if view.spatial and not (frozen and isinstance(known[0], int)):
         shape[0] = 1

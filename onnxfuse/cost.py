@@ -50,6 +50,12 @@ def movement(elements: int) -> Work:
     return Work(0, size, round(NODE + BYTE * size))
 
 
+def product(macs: int, elements: int) -> Work:
+    """A dense product of a tensor with constants; reads and writes `elements` values in all."""
+    size = ELEMENT * elements
+    return Work(macs, size, round(NODE + DENSE_MAC * macs + BYTE * size))
+
+
 def pooling(elements_in: int, elements_out: int, taps: int) -> Work:
     """A pooling node: a cheap pass over the window of each output."""
     size = ELEMENT * (elements_in + elements_out)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from onnxfuse.affine import AffineConv, Refusal, large_arrays_freed
-from onnxfuse.between import between
+from onnxfuse.between import Between, between
 from onnxfuse.certify import Certificate, certify
 from onnxfuse.graph import Graph
 from onnxfuse.lower import Lowered, lower
@@ -103,6 +103,8 @@ def _fold(regions: Regions, target: str, candidate: Candidate, outcome: Outcome)
     with large_arrays_freed():
         lowered = lower(graph, candidate.term, candidate.view, source, target)
         rounded = round_constants(lowered, graph.type(target).elem_type)
+    if not isinstance(rounded, Refusal) and _brings_conv(graph, target, replaced, lowered):
+        rounded = Refusal("ONNX Runtime has no Conv in float64, and there was none before")
     if isinstance(rounded, Refusal):
         _refuse(graph, target, source, rounded, outcome)
         return
@@ -126,6 +128,14 @@ def _fold(regions: Regions, target: str, candidate: Candidate, outcome: Outcome)
             certificate=certificate,
         )
     )
+
+
+def _brings_conv(graph: Graph, target: str, replaced: Between, lowered: Lowered) -> bool:
+    """True when a Conv in float64 would take the place of nodes without one."""
+    before = {node.op_type for node in replaced.nodes}
+    after = {node.op_type for node in lowered.nodes}
+    double = graph.type(target).elem_type == onnx.TensorProto.DOUBLE
+    return double and "Conv" in after and "Conv" not in before
 
 
 def _refuse(graph: Graph, target: str, source: str, refusal: Refusal, outcome: Outcome) -> None:

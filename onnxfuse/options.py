@@ -110,6 +110,9 @@ def _options(
 def _own_cost(regions: Regions, node: onnx.NodeProto, name: str, data: list[str]) -> int:
     """The cost of a tensor's own node; a node's outputs share it."""
     direct = next((c for c in regions.candidates.get(name, ()) if [c.source] == data), None)
+    within = regions.product(name, sum(regions.elements(n) for n in data))
+    if within is not None:
+        return within.nanoseconds
     if direct is not None and node.op_type in _PRODUCTS:
         return direct.work.nanoseconds
     out = regions.elements(name)

@@ -22,7 +22,8 @@ from onnxfuse.report.report import Refused, Report
 from onnxfuse.shapes import default_opset, infer_types
 from onnxfuse.symbols import completed_types
 
-MAX_PASSES = 8
+MAX_PASSES = 40
+_CLEAN_UPS = 8
 OLDEST_OPSET = 7
 Progress = Callable[[str], None]
 
@@ -99,6 +100,7 @@ class _Run:
         self.refusals: list[tuple[str, str, str]] = []
         self.impossible: dict[tuple[str, str], tuple[str, str, str]] = {}
         self.unreadable: dict[tuple[bytes, ...], Refusal] = {}
+        self.no_convolution: dict[str, str] = {}
 
     def result(self) -> OptimizeResult:
         self._check_options()
@@ -123,14 +125,24 @@ class _Run:
             concrete = concrete_types(self.model, assumed, infer_types(self.model))
         report = Report(
             folds=tuple(self.folds),
-            refusals=tuple(
-                Refused(*refusal) for refusal in [*self.refusals, *self.impossible.values()]
-            ),
+            refusals=tuple(self._refused()),
             before=before,
             after=count(self.model, concrete),
             assumed=assumed,
         )
         return OptimizeResult(self.model, report, self.source)
+
+    def _refused(self) -> Iterator[Refused]:
+        """The refusals of the last pass; stretches by what they were before others were folded."""
+        probed: dict[str, str] = {}
+        for node in self.model.graph.node:
+            reason = next(filter(None, map(self.no_convolution.get, node.output)), None)
+            if reason is not None:
+                probed[node.name or node.output[0]] = reason
+                yield Refused(node.name or node.output[0], node.op_type, reason)
+        for refusal in (*self.refusals, *self.impossible.values()):
+            if refusal[0] not in probed:
+                yield Refused(*refusal)
 
     def _check_options(self) -> None:
         unknown = sorted(self.skip - RULES.keys())
@@ -143,7 +155,7 @@ class _Run:
 
     def _normalized(self, types: dict[str, TensorType]) -> dict[str, TensorType]:
         """Cleans up until nothing changes: a constant found may make a size known, and so on."""
-        for _ in range(MAX_PASSES):
+        for _ in range(_CLEAN_UPS):
             changed = [normalize(graph, self.model, self.skip) for graph in self._graphs(types)]
             if not any(changed):
                 break
@@ -157,6 +169,8 @@ class _Run:
         for graph in self._graphs(types):
             types.update(completed_types(graph))
             probes = Search(graph, self._settings, self.skip, self.unreadable).run()
+            for name, refusal in probes.refusals.items():
+                self.no_convolution.setdefault(name, refusal.reason)
             outcome = fold_graph(graph, probes, self.skip, self.impossible)
             self.folds.extend(outcome.folds)
             self.refusals.extend(outcome.refusals)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import onnx
 
@@ -28,12 +29,15 @@ from onnxfuse.affine import (
 )
 from onnxfuse.graph import FLOAT_TYPES, Graph
 from onnxfuse.lift import RULES, Site, Step, View, own_view, protected
-from onnxfuse.probe import Probed, Probes
+from onnxfuse.probe import Load, Probed, Probes
 
 MAX_SOURCES = 16
 NOMINAL_EXTENT = 32
 _TIDY_ELEMENTS = 1 << 21
-_MOVES = frozenset({"Reshape", "Transpose"})
+
+
+_CROPS = frozenset({"Pad", "Slice"})
+"""Where no operator tells how tensors are read, those that move pixels suggest images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,9 +89,40 @@ class Regions:
     refusals: dict[int, Refusal] = field(default_factory=dict)
     sizes: dict[str, Size] = field(default_factory=dict)
 
+    @cached_property
+    def _inside(self) -> frozenset[str]:
+        """Tensors within stretches and at their ends, but at no start."""
+        starts = {probed.stretch.source for probed in self.probed.values()}
+        made = {name for probed in self.probed.values() for name in probed.proof.loads}
+        return frozenset(made - starts)
+
+    @cached_property
+    def _loads(self) -> dict[str, tuple[float, Load]]:
+        """For tensors within stretches: images in what was probed, and what they took there."""
+        return {
+            name: (probed.proof.shapes[0][0] * self._scale(probed), load)
+            for probed in self.probed.values()
+            for name, load in probed.proof.loads.items()
+        }
+
+    def _scale(self, probed: Probed) -> float:
+        """How many times larger the source was when it was probed, for one image."""
+        shape = probed.proof.shapes[0]
+        return math.prod(shape[1:]) / max(self.elements(probed.stretch.source), 1)
+
+    def product(self, name: str, read: int) -> cost.Work | None:
+        """The cost of a product within a stretch that reads `read` values; None elsewhere."""
+        known = self._loads.get(name)
+        if known is None or not known[1].macs:
+            return None
+        return cost.product(round(known[1].macs / known[0]), read + self.elements(name))
+
     def elements(self, name: str) -> int:
         """Values in a tensor for one image; nominal where its size is not known."""
         shape = self.graph.type(name).shape
+        if name in self._inside and (shape is None or not all(isinstance(d, int) for d in shape)):
+            images, load = self._loads[name]
+            return max(round(load.elements / images), 1)
         if not shape:
             return 1
         dims = [d if isinstance(d, int) else NOMINAL_EXTENT for d in shape[1:]]
@@ -180,7 +215,7 @@ class _Finder:
         if node.domain not in ("", "ai.onnx") or node.op_type in skip or not node.output:
             return False
         inside = node.output[0] in self._inside
-        if not inside and node.op_type not in RULES and node.op_type not in _MOVES:
+        if not inside and node.op_type not in RULES:
             return False
         if self.graph.type(node.output[0]).elem_type not in FLOAT_TYPES:
             return False
@@ -212,6 +247,12 @@ class _Finder:
                 found = [own_view(self.graph, node)]
                 found += [p.view for name in node.output if (p := self.probes.found.get(name))]
                 views.extend(v for v in dict.fromkeys(found) if v is not None and v not in views)
+        for index, node in enumerate(self.graph.nodes):
+            if self._eligible[index] and node.op_type in _CROPS:
+                views = self._views[self._find(node.output[0])]
+                rank = self.graph.type(node.output[0]).rank or 0
+                if not views and rank > 2:
+                    views.append(View.image(rank))
 
     def _find(self, name: str) -> str:
         while (parent := self._root.get(name, name)) != name:
@@ -226,8 +267,6 @@ class _Finder:
             if output in self.probes.found:
                 probed = self.probes.found[output]
                 self._extend(index, output, probed.view, _step(probed))
-            elif output in self.probes.refusals:
-                self.found.refusals.setdefault(index, self.probes.refusals[output])
         rule = RULES.get(node.op_type)
         rank = self.graph.type(node.output[0]).rank
         if rule is None or rank is None:

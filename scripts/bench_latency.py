@@ -1,5 +1,7 @@
 """Latency of models before and after, in turn in one run, the runtime's own optimizations on.
 
+Networks of models/ are measured in their authors' deploy form too.
+
 python -m scripts.bench_latency              networks of models/ and those the tests install
 python -m scripts.bench_latency model.onnx   any model; symbolic: batch 1, extents 224
 """
@@ -12,6 +14,7 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -19,7 +22,14 @@ import onnxruntime as ort
 
 import onnxfuse
 
-NETWORKS = ("repvgg_a0", "mobileone_s0", "mobileone_s1", "acnet_resnet18")
+NETWORKS = (
+    "repvgg_a0",
+    "mobileone_s0",
+    "mobileone_s1",
+    "acnet_resnet18",
+    "dbb_resnet18",
+    "ecbsr_m4c16",
+)
 REAL = {
     "ch_PP-OCRv4_det_infer": (1, 3, 640, 640),
     "ch_PP-OCRv4_rec_infer": (1, 3, 48, 320),
@@ -28,27 +38,41 @@ REAL = {
 WARM_UP = 3
 
 
-def cases(paths: Sequence[Path]) -> Iterator[tuple[str, onnx.ModelProto, tuple[int, ...]]]:
-    """Name, model and input shape of everything to measure."""
+class Case(NamedTuple):
+    """A model to measure, the shape of its input, and its deploy form if there is one."""
+
+    name: str
+    model: onnx.ModelProto
+    shape: tuple[int, ...]
+    deploy: onnx.ModelProto | None = None
+
+
+def cases(paths: Sequence[Path], only: str) -> Iterator[Case]:
+    """Everything to measure."""
     for path in paths:
         model = onnx.load(path)
         dims = model.graph.input[0].type.tensor_type.shape.dim
         shape = tuple(d.dim_value or (224 if axis else 1) for axis, d in enumerate(dims))
-        yield path.stem, model, shape
+        yield Case(path.stem, model, shape)
     if paths:
         return
     import torch
 
-    from models import ZOO, build
+    from models import ZOO, build, reparameterize
     from models.exporting import export
 
     for name in NETWORKS:
-        shape = ZOO[name].input_shape
-        yield name, export(build(name), torch.zeros(shape), "dynamo", dynamic=False), shape
+        if only in name:
+            shape = ZOO[name].input_shape
+            module, image = build(name), torch.zeros(shape)
+            forms = (export(m, image, "dynamo", False) for m in (module, reparameterize(module)))
+            yield Case(name, next(forms), shape, next(forms))
     found = importlib.util.find_spec("rapidocr_onnxruntime")
     if found is not None and found.origin is not None:
         for name, shape in REAL.items():
-            yield name, onnx.load(Path(found.origin).parent / "models" / f"{name}.onnx"), shape
+            if only in name:
+                model = onnx.load(Path(found.origin).parent / "models" / f"{name}.onnx")
+                yield Case(name, model, shape)
 
 
 def session(model: onnx.ModelProto, threads: int) -> ort.InferenceSession:
@@ -80,21 +104,30 @@ def main() -> None:
     parser.add_argument("models", nargs="*", type=Path)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", default="", help="part of a name")
     options = parser.parse_args()
-    print("| model | input | nodes | before, ms | after, ms | speedup (quartiles) |")
-    print("|---|---|---|---|---|---|")
-    for name, model, shape in cases(options.models):
-        fused = onnxfuse.optimize(model)
-        before, after = measure([model, fused.model], shape, options.rounds, options.threads)
-        ratios = [a / b for a, b in zip(before, after, strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
+    print(
+        "| model | input | nodes | before, ms | after, ms | speedup (quartiles) | after / deploy |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for case in cases(options.models, options.only):
+        fused = onnxfuse.optimize(case.model)
+        models = [case.model, fused.model, *([case.deploy] if case.deploy else [])]
+        before, after, *deploy = measure(models, case.shape, options.rounds, options.threads)
+        low, middle, high = statistics.quantiles(ratios(before, after), n=4)
+        over = "".join(f"{statistics.median(ratios(after, times)):.2f}" for times in deploy)
         nodes = f"{fused.report.before.nodes} -> {fused.report.after.nodes}"
         times = [1000 * statistics.median(run) for run in (before, after)]
         print(
-            f"| {name} | {'x'.join(map(str, shape))} | {nodes} | {times[0]:.2f} | {times[1]:.2f} "
-            f"| {middle:.2f} ({low:.2f}-{high:.2f}) |",
+            f"| {case.name} | {'x'.join(map(str, case.shape))} | {nodes} | {times[0]:.2f} "
+            f"| {times[1]:.2f} | {middle:.2f} ({low:.2f}-{high:.2f}) | {over} |",
             flush=True,
         )
+
+
+def ratios(times: Sequence[float], others: Sequence[float]) -> list[float]:
+    """Round by round."""
+    return [a / b for a, b in zip(times, others, strict=True)]
 
 
 if __name__ == "__main__":

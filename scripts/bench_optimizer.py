@@ -49,7 +49,7 @@ peak = next(line.split()[1] for line in open("/proc/self/status") if line.starts
 print("measured", seconds, peak)
 """
 INTERPRETER = "import onnx, onnxruntime, numpy"
-NETWORKS = ("repvgg_a0", "mobileone_s0", "acnet_resnet18")
+NETWORKS = ("repvgg_a0", "mobileone_s0", "acnet_resnet18", "dbb_resnet18", "ecbsr_m4c16")
 SIZES = (1_000, 5_000, 20_000)
 TIMEOUT = 60
 

@@ -1,4 +1,4 @@
-"""Identity, Dropout, Pad, Slice, Split, Concat, Gather and channel shuffle."""
+"""Identity, Dropout, Pad, Slice, Split, Concat and Gather."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ from onnxfuse.affine import (
     select,
     window,
 )
-from onnxfuse.graph import Dim
 from onnxfuse.lift.convolution import unary
 from onnxfuse.lift.site import Site, Step
+
+LARGEST_PADDING = 1000.0
+"""Padding with a value v is x - v padded with zeros, plus v: x loses the digits that v has."""
 
 
 def passes(site: Site) -> Step | Refusal:
@@ -40,16 +42,13 @@ def passes(site: Site) -> Step | Refusal:
     return Step((site.input(0),), lambda maps, size: maps[0])
 
 
-def choose(name: str, channels: list[int], at_size: Size | None = None) -> Step:
-    """A step that takes output channels in the given order, `at_size` where that is frozen."""
+def choose(name: str, channels: list[int]) -> Step:
+    """A step that takes output channels in the given order."""
 
     def combine(maps: Sequence[Term], size: Size | None) -> Term | Refusal:
         term = maps[0]
         if isinstance(term, AffineConv):
-            chosen = select(term, channels)
-            if at_size is not None:
-                chosen = replace(chosen, at_size=size, is_identity=False)
-            return chosen
+            return select(term, channels)
         return Refusal(f"it takes channels of a {term.op_type}")
 
     return Step((name,), combine)
@@ -85,6 +84,8 @@ def pad(site: Site) -> Step | Refusal:
         return unary(name, _widened(channels, added, value, len(site.view.spatial)))
     if not moved <= set(site.view.spatial):
         return Refusal("it pads the batch, or channels and space at once")
+    if abs(value) > LARGEST_PADDING:
+        return Refusal(f"a padding value of {value:.4g} would take digits from its input")
     pads = [*(before[a] for a in site.view.spatial), *(after[a] for a in site.view.spatial)]
     spatial = len(site.view.spatial)
     shifted = window(channels, spatial, tuple(pads), (1,) * spatial)
@@ -221,46 +222,3 @@ def concatenation(site: Site) -> Step | Refusal:
         return concat(terms, size)
 
     return Step(names, combine)
-
-
-def shuffle(site: Site) -> Step | Refusal:
-    """Reshape -> Transpose -> Reshape that reorders channels: (N, C, *S) -> (N, F.., *S) -> back.
-
-    1. The middle form splits the channels into factors and keeps batch and space.
-    2. The Transpose permutes the factors alone.
-    3. The last Reshape gives the first shape again.
-    """
-    if site.view.axis != 1:
-        return Refusal("its channels are not on the axis at hand")
-    turn = site.maker(site.input(0), "Transpose")
-    first = None if turn is None else site.maker(turn.input[0], "Reshape")
-    if turn is None or first is None:
-        return Refusal("it is not the end of a channel shuffle")
-    name = first.input[0]
-    before, middle = site.type(name).shape, site.type(turn.input[0]).shape
-    after = site.type(site.output).shape
-    channels = site.channels(name)
-    if before is None or middle is None or after is None or channels is None:
-        return Refusal("the shapes around it are not known")
-    factors = middle[1 : len(middle) - len(site.view.spatial)]
-    permutation = next((tuple(a.ints) for a in turn.attribute if a.name == "perm"), None)
-    if permutation is None:
-        permutation = tuple(reversed(range(len(middle))))
-    moved = permutation[1 : 1 + len(factors)]
-    outer = (0, *range(1 + len(factors), len(middle)))
-    kept = tuple(permutation[a] for a in outer)
-    sizes = [f for f in factors if isinstance(f, int)]
-    if (
-        not _same(before, after)
-        or not _same((before[0], *before[2:]), (middle[0], *middle[1 + len(factors) :]))
-        or len(sizes) < len(factors)
-        or math.prod(sizes) != channels
-        or kept != outer
-    ):
-        return Refusal("it moves more than channels")
-    order = np.arange(channels).reshape(sizes).transpose([a - 1 for a in moved]).ravel()
-    return choose(name, [int(i) for i in order], site.size(name))
-
-
-def _same(left: tuple[Dim, ...], right: tuple[Dim, ...]) -> bool:
-    return left == right and None not in left

@@ -31,7 +31,6 @@ RULES: Mapping[str, Rule] = {
     "Mul": arithmetic.multiplication,
     "Neg": arithmetic.multiplication,
     "Pad": movement.pad,
-    "Reshape": movement.shuffle,
     "Slice": movement.slicing,
     "Split": movement.split,
     "Sub": arithmetic.addition,

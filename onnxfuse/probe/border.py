@@ -23,23 +23,22 @@ def bias_and_outside(frame: Frame, taps: Array, rest: Array) -> tuple[Array, Arr
         rest: The output for an input of zeros, (C', *S').
     """
     channels, out_channels = taps.shape[1:]
-    misses = frame.misses().reshape(len(taps), -1)
-    rest = rest.reshape(out_channels, -1)
-    patterns, first = np.unique(misses, axis=1, return_index=True)
+    outputs, patterns = frame.border_patterns()
     calm = int(np.argmin(patterns.sum(axis=0)))
-    bias = rest[:, first[calm]]
-    scale = float(np.abs(rest).max(initial=0.0))
-    if np.all(np.abs(rest - bias[:, None]) <= _EQUAL * scale):
+    rest = rest.reshape(out_channels, -1)
+    bias = rest[:, outputs[calm]]
+    largest = np.abs(rest).max(axis=1, initial=0.0)
+    if np.all(np.abs(rest - bias[:, None]) <= _EQUAL * largest[:, None]):
         return bias, np.zeros(channels)
     if np.all(np.count_nonzero(np.any(taps, axis=0), axis=0) <= 1):
-        return _channel_by_channel(taps, patterns, rest[:, first])
+        return _channel_by_channel(taps, patterns, rest[:, outputs])
     if patterns[:, calm].any():
         return Refusal("every output reads beyond its border, and not zeros")
     unknown = [i for i in range(patterns.shape[1]) if i != calm]
     if len(unknown) * out_channels * channels > _MOST_EQUATIONS:
         return Refusal("it pads with other values than zero inside a product over many channels")
     rows = np.concatenate([taps[patterns[:, i]].sum(axis=0).T for i in unknown])
-    wanted = np.concatenate([rest[:, first[i]] - bias for i in unknown])
+    wanted = np.concatenate([rest[:, outputs[i]] - bias for i in unknown])
     return bias, np.linalg.lstsq(rows, wanted)[0]
 
 

@@ -89,14 +89,25 @@ class Frame:
             return None
         return [(0,) * len(self.size)], list(itertools.product(*map(range, self.size)))
 
-    def misses(self) -> Array:
-        """Which taps fall outside the input, for each output: bool, (taps, *S')."""
-        masks = np.zeros((len(self.taps), *self.out_size), dtype=bool)
-        for number, tap in enumerate(self.taps):
-            for axis, (t, s, n, m) in enumerate(
-                zip(tap, self.strides, self.size, self.out_size, strict=True)
-            ):
-                position = s * np.arange(m) + t
-                outside = (position < 0) | (position >= n)
-                masks[number] |= outside.reshape(-1, *(1,) * (len(tap) - 1 - axis))
-        return masks
+    def border_patterns(self) -> tuple[Array, Array]:
+        """Outputs that miss different taps, one of each kind.
+
+        Returns:
+            Flat indices of the outputs (P,), and which taps fall outside the input for each:
+            (taps, P), bool.
+        """
+        offsets = np.array(self.taps)
+        masks, chosen = [], []
+        for axis, (s, n, m) in enumerate(zip(self.strides, self.size, self.out_size, strict=True)):
+            position = s * np.arange(m) + offsets[:, axis, None]
+            outside = (position < 0) | (position >= n)
+            _, first = np.unique(outside, axis=1, return_index=True)
+            masks.append(outside)
+            chosen.append(first.tolist())
+        outputs = list(itertools.product(*chosen))
+        missed = np.zeros((len(self.taps), len(outputs)), dtype=bool)
+        for number, q in enumerate(outputs):
+            for mask, i in zip(masks, q, strict=True):
+                missed[:, number] |= mask[:, i]
+        flat = [int(np.ravel_multi_index(q, self.out_size)) if q else 0 for q in outputs]
+        return np.array(flat), missed

@@ -15,6 +15,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
@@ -29,12 +30,24 @@ Shot = tuple[Size, Array]
 _LARGEST_STRIDE = 32
 _FEW_PIXELS = 64
 _MOST_WEIGHTS = 1 << 24
-_NOISE = 1e-9  # of the largest answer; an answer below is none
+_MOST_COLUMNS = 1 << 26
+_NOISE = 1e-9  # of a channel's largest answer; an answer below is none
+_ROUNDING = 1e-14  # of what a channel is without any
+DEPENDS = "what it does depends on the position (such as a mask)"
 TOO_MUCH = "reading it off would take more work than it may"
 
 
+def likely_strides(size: Size, out_size: Size) -> Size:
+    """The strides that the sizes of an input and its output speak for."""
+    return tuple(max(1, round(n / m)) for n, m in zip(size, out_size, strict=True))
+
+
 def read_off(
-    respond: Respond, shape: tuple[int, ...], rest: Array, most: int
+    respond: Respond,
+    shape: tuple[int, ...],
+    rest: Array,
+    most: int,
+    strides: Size | None = None,
 ) -> AffineConv | Refusal:
     """The convolution that answers zero and impulses as `respond` does.
 
@@ -43,11 +56,13 @@ def read_off(
         shape: (N, C, *S).
         rest: What it makes of zeros.
         most: How often the map may be evaluated.
+        strides: Strides to take for granted; None: measure them, which takes longer and tells more
+            of a map that is no convolution.
 
     Returns:
         The hypothesis, with the least padding behind, or why there is none.
     """
-    return _Reader(respond, shape, rest, most).term()
+    return _Reader(respond, shape, rest, most).term(strides)
 
 
 def with_ends(term: AffineConv, sizes: Sequence[tuple[Size, Size]]) -> AffineConv | Refusal:
@@ -79,26 +94,32 @@ class _Reader:
         self.batch, self.channels = shape[:2]
         self.size: Size = shape[2:]
         self.out_size: Size = self.rest.shape[2:]
+        self._last: tuple[Size, Array] | None = None
         self.random = np.random.default_rng(len(shape)).uniform(1.0, 2.0, (2, self.channels))
 
-    def term(self) -> AffineConv | Refusal:
+    def term(self, strides: Size | None) -> AffineConv | Refusal:
         if self.rest.ndim != len(self.shape) or self.rest.shape[0] != self.batch:
             return Refusal("its output is not an image for each image of its input")
         if not np.all(np.isfinite(self.rest)):
             return Refusal("its constants are not finite")
-        if max(self.out_size) == 1 and math.prod(self.size) > _FEW_PIXELS:
+        if max(self.out_size, default=0) == 1 and math.prod(self.size) > _FEW_PIXELS:
             return Refusal("its window is the whole image, which is too much for a weight")
-        start = self._start()
-        if start is None:
+        if self._start is None:
             return Refusal("no output depends on the middle of its input")
-        strides = self._strides(start)
-        if isinstance(strides, Refusal):
-            return strides
-        frame = self._frame(start, strides)
+        found = self._strides(self._start) if strides is None else strides
+        if isinstance(found, Refusal):
+            return found
+        frame = self._frame(self._start, found)
+        if not frame.taps:
+            return Refusal("what it makes of an impulse is lost beside its constants")
+        if len(frame.taps) * math.prod(self.shape) > _MOST_COLUMNS:
+            return Refusal(TOO_MUCH)
         weights = self._collected(frame, self.random)
         if isinstance(weights, Refusal):
             return weights
-        taps: Array | Refusal | None = _one_channel_each(weights, self.random)
+        taps: Array | Refusal | None = _one_channel_each(
+            weights, self.random, _ROUNDING * _loudness(self.rest[0])
+        )
         if taps is None:
             taps = self._collected(frame, np.eye(self.channels))
         return taps if isinstance(taps, Refusal) else self._settled(frame, taps)
@@ -117,15 +138,20 @@ class _Reader:
             yield from y[: len(part)]
 
     def _answer(self, position: Size) -> Array:
-        (answer,) = self._answers([[(position, self.random[0])]])
-        return answer
+        """The answer to one impulse; that to the last one is kept."""
+        if self._last is None or self._last[0] != position:
+            (answer,) = self._answers([[(position, self.random[0])]])
+            self._last = position, answer
+        return self._last[1]
 
     # Geometry ----------------------------------------------------------------------------------
 
+    @cached_property
     def _start(self) -> Size | None:
         """A position near the middle that some output depends on."""
         middle = [(n - 1) // 2 for n in self.size]
-        near = (range(m, min(m + 3, n)) for m, n in zip(middle, self.size, strict=True))
+        steps = [max(3, s) for s in likely_strides(self.size, self.out_size)]
+        near = (range(m, min(m + s, n)) for m, s, n in zip(middle, steps, self.size, strict=True))
         return next((p for p in itertools.product(*near) if np.any(self._answer(p))), None)
 
     def _strides(self, start: Size) -> Size | Refusal:
@@ -147,7 +173,7 @@ class _Reader:
                 if step == 1 and any(_is_shifted(home, answer, axis + 1, by) for by in range(2, 9)):
                     return Refusal(f"it widens axis {axis + 2} (a resize or upsampling)")
             else:
-                return Refusal(f"its weights depend on the position along axis {axis + 2}")
+                return Refusal(DEPENDS)
         return tuple(found)
 
     def _frame(self, start: Size, strides: Size) -> Frame:
@@ -158,10 +184,15 @@ class _Reader:
         ]
         positions = list(itertools.product(*steps))
         taps: set[Size] = set()
-        answers = list(self._answers([[(p, self.random[0])] for p in positions]))
-        least = _NOISE * max(float(np.abs(a).max(initial=0.0)) for a in answers)
+        if len(positions) == 1:
+            answers = [self._answer(positions[0])]
+        else:
+            answers = list(self._answers([[(p, self.random[0])] for p in positions]))
+        loudest = np.max([_loudness(answer) for answer in answers], axis=0)
+        least = np.maximum(_NOISE * loudest, _ROUNDING * _loudness(self.rest[0]))
         for position, answer in zip(positions, answers, strict=True):
-            for q in np.argwhere(np.any(np.abs(answer) > least, axis=0)).tolist():
+            heard = np.abs(answer) > least.reshape(-1, *(1,) * len(self.size))
+            for q in np.argwhere(np.any(heard, axis=0)).tolist():
                 taps.add(tuple(p - s * i for p, s, i in zip(position, strides, q, strict=True)))
         return Frame(strides, tuple(sorted(taps)), self.size, self.out_size)
 
@@ -221,13 +252,18 @@ class _Reader:
         return padded_with(replace(term, is_selective=True, is_movement=bool(moves)), outside)
 
 
+def _loudness(image: Array) -> Array:
+    """The largest magnitude in each channel (C,) of an image (C, *S)."""
+    return np.asarray(np.abs(image.reshape(len(image), -1)).max(axis=1, initial=0.0))
+
+
 def _column(image: Array, position: Size) -> Array:
     """The channels (C,) of an image (C, *S) at a position; a view."""
     return image.reshape(len(image), -1)[:, _flat(image.shape[1:], position)]
 
 
 def _flat(shape: Size, position: Size) -> int:
-    return int(np.ravel_multi_index(position, shape))
+    return int(np.ravel_multi_index(position, shape)) if shape else 0
 
 
 def _plus(position: Size, offset: Size) -> Size:
@@ -247,15 +283,16 @@ def _is_shifted(home: Array, answer: Array, axis: int, by: int) -> bool:
     return shown and bool(np.all(np.abs(before - after) <= _NOISE * scale))
 
 
-def _one_channel_each(answers: Array, vectors: Array) -> Array | None:
+def _one_channel_each(answers: Array, vectors: Array, floor: Array) -> Array | None:
     """Taps (taps, C, C') that read one channel for each output, from two answers; None: more.
 
     Args:
         answers: What each tap makes of two vectors, (taps, 2, C').
         vectors: The vectors, (2, C).
+        floor: What is no answer, (C',).
     """
     first, second = answers[:, 0], answers[:, 1]
-    present = np.abs(first) > _NOISE * np.abs(answers).max(initial=0.0)
+    present = np.abs(first) > np.maximum(_NOISE * np.abs(answers).max(axis=(0, 1)), floor)
     ratios = vectors[1] / vectors[0]
     order = np.argsort(ratios)
     seen = second[present] / first[present]

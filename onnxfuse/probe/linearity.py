@@ -26,6 +26,15 @@ _JOINTLY: Mapping[str, frozenset[int] | None] = {
 PRODUCTS = frozenset({"Einsum", "Gemm", "MatMul", "Mul"})
 """Affine in each factor when the others are known; Gemm in its third input too."""
 
+MOVING = frozenset(
+    {
+        *("Cast", "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements"),
+        *("GatherND", "Identity", "Pad", "Reshape", "Scatter", "ScatterElements", "ScatterND"),
+        *("Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where"),
+    }
+)
+"""Those that copy values and compute nothing."""
+
 WINDOWS = frozenset(
     {"AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "GlobalAveragePool"}
 )

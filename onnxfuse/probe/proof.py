@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,9 @@ from onnxfuse.affine import AffineConv, Array, Refusal
 from onnxfuse.graph import Graph
 from onnxfuse.lift import View
 from onnxfuse.lower import Lowered, lower
-from onnxfuse.probe.run import Run
+from onnxfuse.probe.impulse import DEPENDS
+from onnxfuse.probe.run import Load, Run
+from onnxfuse.probe.stretch import Stretch
 from onnxfuse.reference import evaluate
 
 TOLERANCE = 1e-10
@@ -27,14 +29,17 @@ class Proof:
     Attributes:
         term: The convolution.
         stand_in: Nodes for it, from the stretch's source to its target, constants in float64.
-        error: Largest difference over the largest output.
+        error: Largest difference over the largest value in the same channel, of what the map makes
+            of zero and of what an input adds to it.
         shapes: Shapes of the random inputs.
+        loads: What the tensors of the stretch take at the first of them.
     """
 
     term: AffineConv
     stand_in: Lowered
     error: float
     shapes: tuple[tuple[int, ...], ...]
+    loads: Mapping[str, Load]
 
 
 def prove(graph: Graph, runs: Sequence[Run], term: AffineConv, view: View) -> Proof | Refusal:
@@ -55,18 +60,31 @@ def prove(graph: Graph, runs: Sequence[Run], term: AffineConv, view: View) -> Pr
         if math.prod(run.shape) * taps > _MOST_COLUMNS:
             return Refusal("its kernel and image are too large to be compared")
         x = rng.standard_normal(run.shape)
-        expected, actual = run(x), x
-        if stand_in.nodes:
-            given = {**stand_in.constants, stretch.source: x}
-            actual = evaluate(stand_in.nodes, given, graph.opset)[stretch.target]
-        if actual.shape != expected.shape:
+        rest, moved = (_made(graph, stand_in, stretch, x) for x in (np.zeros(run.shape), x))
+        if rest.shape != run.rest.shape:
             return Refusal("the size of its output does not follow from that of its input")
-        largest = float(np.abs(expected).max(initial=0.0)) or 1.0
-        off = np.abs(actual - expected) / largest
+        steady = _off(rest, run.rest)
+        varying = _off(moved - rest, run(x) - run.rest)
+        off = np.maximum(steady, varying)
         if not np.all(off <= TOLERANCE):
             return _difference(term, run.shape[2:], off)
         worst = max(worst, float(off.max(initial=0.0)))
-    return Proof(term, stand_in, worst, tuple(run.shape for run in runs))
+    return Proof(term, stand_in, worst, tuple(run.shape for run in runs), runs[0].loads)
+
+
+def _made(graph: Graph, stand_in: Lowered, stretch: Stretch, x: Array) -> Array:
+    """What the nodes of the convolution make of x."""
+    if not stand_in.nodes:
+        return x
+    given = {**stand_in.constants, stretch.source: x}
+    return np.asarray(evaluate(stand_in.nodes, given, graph.opset)[stretch.target])
+
+
+def _off(actual: Array, expected: Array) -> Array:
+    """Differences over the largest value in the same channel."""
+    axes = (0, *range(2, expected.ndim))
+    largest = np.abs(expected).max(axis=axes, initial=0.0, keepdims=True)
+    return np.asarray(np.abs(actual - expected) / np.where(largest > 0, largest, 1.0))
 
 
 def _difference(term: AffineConv, size: tuple[int, ...], off: Array) -> Refusal:
@@ -77,7 +95,7 @@ def _difference(term: AffineConv, size: tuple[int, ...], off: Array) -> Refusal:
         within = (first >= 0) & (first + term.extents[axis] <= n)
         inside &= within.reshape(-1, *(1,) * (term.rank - 1 - axis))
     if np.any(off[:, :, inside] > TOLERANCE):
-        return Refusal("its weights depend on the position (such as a mask)")
+        return Refusal(DEPENDS)
     return Refusal(
         "its border is not padded with one value per channel "
         "(such as a roll, or reflected or repeated padding)"

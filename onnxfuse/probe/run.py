@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -16,6 +16,9 @@ from onnxfuse.probe.linearity import PRODUCTS, WINDOWS
 from onnxfuse.probe.stretch import Stretch
 from onnxfuse.reference import evaluate
 
+_MOST_ELEMENTS = 1 << 26
+_COPY = 16  # a value that is moved takes as long as so many multiply-adds
+
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 
@@ -24,15 +27,26 @@ class DoesNotRun(OnnxfuseError):  # noqa: N818 - named for what it says
     """At the sizes given, shapes within a stretch do not fit each other."""
 
 
+class BeyondMeans(OnnxfuseError):  # noqa: N818
+    """A stretch cannot be judged by evaluating it; the message says why."""
+
+
+class Load(NamedTuple):
+    """How large a tensor is, and how many multiply-adds it takes to make it."""
+
+    elements: int
+    macs: int
+
+
 class Run:
     """A stretch for one shape of its source.
 
     Attributes:
         shape: Shape of the source, (N, C, *S).
         rest: What the stretch makes of zeros, (N, C', *S').
-        elements: Values in all of its tensors.
-        work: Values and multiply-adds.
+        work: What it takes to evaluate it, in multiply-adds.
         calls: How often it was evaluated.
+        loads: What each tensor in it takes.
     """
 
     def __init__(
@@ -48,17 +62,23 @@ class Run:
 
         Raises:
             DoesNotRun: If the shapes within it do not fit each other then.
+            BeyondMeans: If it is too large.
             UnsupportedOperator: If the evaluator does not cover one of its nodes.
         """
         self.stretch, self.shape, self._opset = stretch, shape, graph.opset
+        if math.prod(shape) * len(stretch.affine) > _MOST_ELEMENTS:
+            size = "x".join(map(str, shape))
+            raise BeyondMeans(f"evaluating {len(stretch.affine)} nodes on {size} takes too much")
         values = _evaluated(graph, stretch.nodes, _given(graph, stretch, shape, others))
         made = {name for node in stretch.affine for name in node.output if name}
         read = {name for node in stretch.affine for name in node.input if name}
         self._fixed = {n: np.asarray(values[n]) for n in read - made - {stretch.source}}
         self.rest = np.asarray(values[stretch.target])
+        elements = math.prod(shape) + sum(values[name].size for name in made)
+        products = {node.output[0]: _products(node, values) for node in stretch.affine}
         self.calls = 1
-        self.elements = math.prod(shape) + sum(values[name].size for name in made)
-        self.work = self.elements + sum(_products(node, values) for node in stretch.affine)
+        self.work = _COPY * elements + sum(products.values())
+        self.loads = {name: Load(values[name].size, products.get(name, 0)) for name in made}
 
     @property
     def channels(self) -> tuple[int, ...]:

@@ -16,25 +16,29 @@ import onnx
 
 from onnxfuse.affine import AffineConv, Refusal, rounded_outside
 from onnxfuse.graph import FLOAT_TYPES, Graph, TensorType
-from onnxfuse.lift import RULES, Site, View, own_view
-from onnxfuse.probe.impulse import TOO_MUCH, read_off, with_ends
-from onnxfuse.probe.linearity import WINDOWS
+from onnxfuse.lift import RULES, Site, Step, View, own_view
+from onnxfuse.lift.movement import LARGEST_PADDING
+from onnxfuse.probe.impulse import DEPENDS, TOO_MUCH, likely_strides, read_off, with_ends
+from onnxfuse.probe.linearity import MOVING, WINDOWS
 from onnxfuse.probe.proof import Proof, prove
-from onnxfuse.probe.run import Run
+from onnxfuse.probe.run import BeyondMeans, Run
 from onnxfuse.probe.sizes import Setting, runs_of
 from onnxfuse.probe.stretch import AffinePart, Stretch
 from onnxfuse.reference import UnsupportedOperator
 
 _MOST_TRIES = 6
-_MOST_ELEMENTS = 1 << 26
 _MOST_WORK = 1 << 37
 _MOST_STEPS = 256
 _FEWEST_RUNS = 16
+_NO_SIZE = "it runs at no size that could be found"
+_RESIZES = frozenset({"Resize", "Upsample"})
 _ROUNDINGS = 32
 """Of padding values that somebody computed in the model's own type, as a difference of terms some
 times larger than it; other channels tell how large such terms may be."""
 
-_WIDTHS = {kind: onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize for kind in FLOAT_TYPES}
+_WIDTHS: dict[int, int] = {
+    kind: onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize for kind in FLOAT_TYPES
+}
 
 Refused = MutableMapping[tuple[bytes, ...], Refusal]
 
@@ -107,6 +111,9 @@ class Search:
                 self._learn(outcome)
             elif outcome is not None:
                 probes.refusals[target] = outcome
+        for node in self.graph.nodes:
+            if node.op_type in _RESIZES:
+                probes.refusals[node.output[0]] = Refusal("a resize is no convolution of its input")
         return probes
 
     @cached_property
@@ -140,21 +147,26 @@ class Search:
         return False
 
     def _is_unlifted(self, name: str) -> bool:
-        """True for an affine tensor that no rule lifts, as an image or in its operator's view."""
+        """True for an affine tensor that no rule lifts as an image."""
         known = self._unlifted.get(name)
         if known is None:
-            known = self._unlifted[name] = self._look(name)
+            known = self._unlifted[name] = name in self.part.parents and not self._lifts(name)
         return known
 
-    def _look(self, name: str) -> bool:
-        if name not in self.part.parents:
-            return False
+    def _lifts(self, name: str, *, in_any_view: bool = False) -> bool:
+        """True when a rule lifts an affine tensor as an image, or in its operator's own view."""
         node = self.graph.nodes[self.graph.producers[name]]
         rule, rank = RULES.get(node.op_type), self._rank(name)
         if rule is None or rank is None or rank < 2:
-            return True
-        views = {View.image(rank), own_view(self.graph, node) or View.image(rank)}
-        return all(isinstance(rule(Site(self.graph, node, name, v)), Refusal) for v in views)
+            return False
+        views = {View.image(rank)}
+        if in_any_view and (own := own_view(self.graph, node)) is not None:
+            views.add(own)
+        return any(isinstance(rule(Site(self.graph, node, name, v)), Step) for v in views)
+
+    def _moves(self, stretch: Stretch) -> bool:
+        """True when there is something in a stretch that no rule lifts in any way."""
+        return any(not self._lifts(node.output[0], in_any_view=True) for node in stretch.affine)
 
     def _starts(self, target: str, rank: int) -> Iterator[Stretch]:
         """The stretches to try: from what rules made, nearest first, then from other tensors."""
@@ -163,20 +175,30 @@ class Search:
             stretch = self.part.between(name, target)
             if count >= _MOST_STEPS or any(self._sees_images(n, rank) for n in stretch.affine):
                 break
-            if self._rank(name) == rank and self._keeps_type(stretch):
-                if self._is_unlifted(name):
+            if self._rank(name) != rank or not self._keeps_type(stretch):
+                continue
+            if self._moves(stretch):
+                if self._is_unlifted(name) or self._is_padded(name):
                     later.append(stretch)
                 else:
                     yield stretch
         yield from later
 
+    def _is_padded(self, name: str) -> bool:
+        """True for what a Pad makes: what overwrites the padding is exact in front of it alone."""
+        index = self.graph.producers.get(name)
+        return index is not None and self.graph.nodes[index].op_type == "Pad"
+
     def _keeps_type(self, stretch: Stretch) -> bool:
-        """True when both ends have one type and nothing between them is rounded to less."""
+        """True when both ends have one type, and what is of another is wider and only moved."""
         kind = self.graph.type(stretch.source).elem_type
-        made = [self.graph.type(name).elem_type for node in stretch.affine for name in node.output]
-        others = [found for found in made if found not in (0, kind)]
-        wide = all(_WIDTHS[found] > _WIDTHS[kind] for found in others)
-        return wide and self.graph.type(stretch.target).elem_type == kind
+        for node in stretch.affine:
+            for name in node.output:
+                found = self.graph.type(name).elem_type
+                if found not in (0, kind):
+                    if node.op_type not in MOVING or _WIDTHS[found] <= _WIDTHS[kind]:
+                        return False
+        return self.graph.type(stretch.target).elem_type == kind
 
     def _sees_images(self, node: onnx.NodeProto, rank: int) -> bool:
         """True for a window over an image of that rank, which is for the rules to lift."""
@@ -187,15 +209,16 @@ class Search:
     def _probed(self, target: str) -> Probed | Refusal | None:
         """The first start that succeeds, or why the first of them did not."""
         rank = self._rank(target)
-        if rank is None or rank < 3:
+        if rank is None or rank < 2:
             return None
         reason: Refusal | None = None
         for stretch in itertools.islice(self._starts(target, rank), _MOST_TRIES):
-            key = tuple(node.SerializeToString() for node in stretch.nodes)
+            key = (str(self.graph.type(stretch.source)).encode(), *map(_bytes, stretch.nodes))
             outcome = self._refused.get(key) or self._tried(stretch, View.image(rank))
             if isinstance(outcome, Probed):
                 return outcome
-            self._refused[key] = outcome
+            if outcome.reason != _NO_SIZE:
+                self._refused[key] = outcome
             reason = reason or outcome
         return reason
 
@@ -204,22 +227,41 @@ class Search:
             runs = runs_of(self.graph, stretch, lambda: self.settings)
             first = next(runs, None)
             if first is None:
-                return Refusal("it runs at no size that could be found")
+                return Refusal(_NO_SIZE)
             budget = min(self.left, _MOST_WORK // 4) // first.work
-            if first.elements > _MOST_ELEMENTS or budget < _FEWEST_RUNS:
+            if budget < _FEWEST_RUNS:
                 return Refusal(TOO_MUCH)
-            term = read_off(first, first.shape, first.rest, budget)
+            read = self._read(first, budget, view)
             self.left -= first.calls * first.work
-            if isinstance(term, Refusal):
-                return term
-            alone = self._proof([first], term, view)
-            others = [] if isinstance(alone, Refusal) else list(runs)
+            if isinstance(read, Refusal):
+                return read
+            term, proof = read
+            others = list(runs)
+            self.left -= sum(2 * run.work for run in others)
             if any(run.channels != first.channels for run in others):
                 return Refusal("the number of its channels is not fixed")
-            proof = self._proof([first, *others], term, view) if others else alone
+            proved = self._proof([first, *others], term, view) if others else proof
         except UnsupportedOperator as unsupported:
             return Refusal(f"it cannot be evaluated: {unsupported.reason}")
-        return proof if isinstance(proof, Refusal) else Probed(stretch, view, proof)
+        except BeyondMeans as beyond:
+            return Refusal(str(beyond))
+        return proved if isinstance(proved, Refusal) else Probed(stretch, view, proved)
+
+    def _read(self, run: Run, most: int, view: View) -> tuple[AffineConv, Proof] | Refusal:
+        """The convolution, proved at one size: with likely strides, or else with measured ones."""
+        likely = likely_strides(run.shape[2:], run.rest.shape[2:])
+        reason: Refusal | None = None
+        for strides in (likely, None):
+            term = read_off(run, run.shape, run.rest, most, strides)
+            if isinstance(term, Refusal):
+                reason = term if reason is None or term.reason != DEPENDS else reason
+            elif reason is None or term.strides != likely:
+                proof = self._proof([run], term, view)
+                if isinstance(proof, Proof):
+                    return term, proof
+                reason = proof
+        assert reason is not None
+        return reason
 
     def _proof(self, runs: Sequence[Run], term: AffineConv, view: View) -> Proof | Refusal:
         finished = self._finished(term, runs)
@@ -235,7 +277,10 @@ class Search:
         one = np.ones((), dtype)
         rounding = float(np.nextafter(one, one + one)) - 1.0
         size = np.abs(term.outside)
-        within = _ROUNDINGS * rounding * np.maximum(size, np.median(size))
+        if np.any(size > LARGEST_PADDING):
+            return Refusal(f"a padding value of {size.max():.4g} would take digits from its input")
+        times = _ROUNDINGS if dtype.itemsize > 2 else _ROUNDINGS // 8
+        within = times * rounding * np.maximum(size, np.median(size))
         ended = with_ends(term, sizes)
         return ended if isinstance(ended, Refusal) else rounded_outside(ended, within)
 
@@ -248,3 +293,7 @@ class Search:
             shape = known.shape or (None,) * probed.view.rank
             told = TensorType(known.elem_type, (shape[0], channels, *shape[2:]))
             self.graph.types = {**self.graph.types, name: told}
+
+
+def _bytes(node: onnx.NodeProto) -> bytes:
+    return bytes(node.SerializeToString())

@@ -1,9 +1,11 @@
 """At which sizes a stretch is probed.
 
 A static graph has one. Where sizes are symbolic, a stretch that reads no shapes but its own takes
-any; otherwise the whole model is given sizes, and inference tells what follows for the stretch. An
-exporter may have frozen a size into constants all the same: then the stretch runs at no other, and
-the constants tell which one it is.
+any; otherwise the whole model is given sizes, and inference tells what follows for the stretch.
+Among the sizes is one beyond every bound and index that constants hold, where there are such.
+
+An exporter may have frozen a size into constants although the model declares it symbolic: then the
+constants tell which one it is, and the stretch has to fail at those around it.
 """
 
 from __future__ import annotations
@@ -16,17 +18,25 @@ from functools import cached_property
 
 import onnx
 
+from onnxfuse.affine import Refusal
 from onnxfuse.graph import Graph, TensorType
 from onnxfuse.hollow import hollow
-from onnxfuse.probe.run import DoesNotRun, Run, Shape, shape_after
+from onnxfuse.probe.bounds import Reach, reach
+from onnxfuse.probe.run import BeyondMeans, DoesNotRun, Run, Shape, shape_after
 from onnxfuse.probe.stretch import Stretch
 from onnxfuse.shapes import infer_types
 
-_BATCHES = (2, 3, 2, 3, 2, 3)
-_EXTENTS = (24, 29, 27, 30, 32, 48)
+_BATCHES = (2, 3, 1, 2, 3, 1)
+_EXTENTS = ((24, 29, 21), (31, 26, 24), (26, 28, 19), (29, 27, 22), (32, 48, 16), (48, 32, 24))
+_SMALL_EXTENTS = ((9, 10, 11), (5, 3, 4), (2, 1, 3))
+_LARGE_BATCH = 24
 _MODEL_EXTENTS = (64, 96, 75, 90, 224, 331)
 _MOST_RUNS = 4
 _MOST_GUESSES = 64
+
+
+Shapes = tuple[Shape, Mapping[str, Shape]]
+"""The shape of a source, and those of other tensors."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,7 @@ class Setting:
 
     Attributes:
         model: The model, with numbers for all dimensions of its inputs.
-        sizes: What each symbolic dimension became.
+        sizes: What each symbolic dimension became, those of batches left out.
     """
 
     model: onnx.ModelProto
@@ -59,18 +69,24 @@ def static_shape(kind: TensorType) -> Shape | None:
 def model_settings(model: onnx.ModelProto) -> list[Setting]:
     """The model at several sizes of the symbolic dimensions of its inputs."""
     found = []
-    for batch, extent in zip(_BATCHES, _MODEL_EXTENTS, strict=True):
+    for number, (batch, extent) in enumerate(zip(_BATCHES, _MODEL_EXTENTS, strict=True)):
         copy = hollow(model)
         del copy.graph.value_info[:]
-        sizes: dict[str, int] = {}
+        batches: dict[str, int] = {}
+        extents: dict[str, int] = {}
+        apart = -11 if number % 2 else 32  # the first symbol is the largest, or the smallest
         for value in copy.graph.input:
             for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-                if not dim.HasField("dim_value"):
-                    name = dim.dim_param or (f"{value.name}.{axis}" if axis else "batch")
-                    apart = 32 * sum(size >= extent for size in sizes.values())
-                    dim.dim_value = sizes.setdefault(name, extent + apart if axis else batch)
-        found.append(Setting(copy, sizes))
-        if not sizes:
+                if dim.HasField("dim_value"):
+                    continue
+                if axis == 0:
+                    dim.dim_value = batches.setdefault(dim.dim_param, batch)
+                else:
+                    name = dim.dim_param or f"{value.name}.{axis}"
+                    size = max(extent + apart * len(extents), 8)
+                    dim.dim_value = extents.setdefault(name, size)
+        found.append(Setting(copy, extents))
+        if not batches and not extents:
             break
     return found
 
@@ -84,6 +100,9 @@ def runs_of(
         graph: The graph around it.
         stretch: The stretch.
         settings: Gives the model at several sizes; called only where that is needed.
+
+    Raises:
+        BeyondMeans: If a size that matters is too large, or there is no telling which ones do.
     """
     kind = graph.type(stretch.source)
     others = {name: static_shape(graph.type(name)) for name in stretch.shapes_of}
@@ -92,59 +111,97 @@ def runs_of(
     if static is not None and len(known) == len(others):
         yield from _that_run(graph, stretch, [(static, known)])
         return
+    found = reach(graph, stretch)
+    if isinstance(found, Refusal):
+        raise BeyondMeans(found.reason)
     free = has_channels(kind) and not others
     count = 0
     if free:
-        for run in _that_run(graph, stretch, ((shape, {}) for shape in _free_shapes(kind))):
+        near = _that_run(graph, stretch, ((shape, known) for shape in _free_shapes(kind)))
+        far = ((shape, known) for shape in _far_shapes(kind, found.far))
+        beyond = _that_run(graph, stretch, far)
+        for run in itertools.chain(itertools.islice(near, _MOST_RUNS), beyond):
             count += 1
             yield run
     if count > 1:
         return
-    names = (stretch.source, *others)
-    for run in _that_run(graph, stretch, _at_settings(names, settings())):
+    at_settings = _at_settings((stretch.source, *others), settings(), found)
+    for run in _that_run(graph, stretch, at_settings):
         count += 1
         yield run
     if free and not count:
-        frozen = ((shape, known) for shape in _frozen_shapes(graph, stretch, kind))
-        yield from itertools.islice(_that_run(graph, stretch, frozen), 1)
+        yield from _frozen(graph, stretch, kind)
 
 
 def has_channels(kind: TensorType) -> bool:
     """True for an image with a known number of channels."""
-    return kind.shape is not None and len(kind.shape) > 2 and isinstance(kind.shape[1], int)
+    return kind.shape is not None and len(kind.shape) > 1 and isinstance(kind.shape[1], int)
 
 
-def _that_run(
-    graph: Graph, stretch: Stretch, shapes: Iterable[tuple[Shape, Mapping[str, Shape]]]
-) -> Iterator[Run]:
-    count = 0
+def _that_run(graph: Graph, stretch: Stretch, shapes: Iterable[Shapes]) -> Iterator[Run]:
     for shape, others in shapes:
-        if count == _MOST_RUNS:
-            return
         with contextlib.suppress(DoesNotRun):
-            yield Run(graph, stretch, shape, others)
-            count += 1
+            run = Run(graph, stretch, shape, others)
+            if run.rest.size:
+                yield run
 
 
 def _at_settings(
-    names: Sequence[str], settings: Iterable[Setting]
-) -> Iterator[tuple[Shape, Mapping[str, Shape]]]:
-    """The shapes of a source and of other tensors, where all follow."""
+    names: Sequence[str], settings: Sequence[Setting], reached: Reach
+) -> Iterator[Shapes]:
+    """The shapes of a source and of other tensors: at some sizes, and at one beyond all bounds."""
+    count, beyond = 0, False
     for setting in settings:
         shapes = {name: shape for name in names if (shape := setting.shape(name)) is not None}
-        if len(shapes) == len(set(names)):
-            yield shapes[names[0]], shapes
+        if len(shapes) < len(set(names)):
+            continue
+        source = shapes[names[0]]
+        is_beyond = min(setting.sizes.values(), default=0) > reached.far
+        is_beyond &= min(source[2:], default=0) > reached.bound
+        if count < _MOST_RUNS or (is_beyond and not beyond):
+            count, beyond = count + 1, beyond or is_beyond
+            yield source, shapes
+    if count and not beyond:
+        raise BeyondMeans(f"its constants reach to sizes of {reached.far}")
 
 
 def _free_shapes(kind: TensorType) -> Iterator[Shape]:
     """Shapes for a tensor of that type, symbols given sizes with different remainders."""
-    for number, batch in enumerate(_BATCHES):
-        sizes: dict[object, int] = {}
-        shape = []
-        for axis, dim in enumerate(kind.shape or ()):
-            extent = _EXTENTS[(number + axis) % len(_EXTENTS)] if axis else batch
-            shape.append(dim if isinstance(dim, int) else sizes.setdefault(dim or axis, extent))
-        yield tuple(shape)
+    for batch, extents in zip(_BATCHES, _EXTENTS, strict=True):
+        yield _with_sizes(kind, batch, extents)
+
+
+def _far_shapes(kind: TensorType, far: int) -> Iterator[Shape]:
+    """Shapes beyond a bound, in space (unless others are already) and in the batch; small ones."""
+    if far >= min(map(min, _EXTENTS)):
+        yield _with_sizes(kind, 1, (far + 3, far + 8, far + 1))
+    batches = (max(far, _LARGE_BATCH) + 1, 1, 2)
+    for batch, extents in zip(batches, _SMALL_EXTENTS, strict=True):
+        yield _with_sizes(kind, batch, extents)
+
+
+def _with_sizes(kind: TensorType, batch: int, extents: Sequence[int]) -> Shape:
+    sizes: dict[object, int] = {}
+    return tuple(
+        dim
+        if isinstance(dim, int)
+        else sizes.setdefault(dim or axis, extents[axis - 2] if axis else batch)
+        for axis, dim in enumerate(kind.shape or ())
+    )
+
+
+def _frozen(graph: Graph, stretch: Stretch, kind: TensorType) -> Iterator[Run]:
+    """The stretch at the size that its constants speak of, and around it where it runs there."""
+    guesses = _frozen_shapes(graph, stretch, kind)
+    for run in itertools.islice(_that_run(graph, stretch, ((g, {}) for g in guesses)), 1):
+        yield run
+        axes = [axis for axis, dim in enumerate(kind.shape or ()) if not isinstance(dim, int)]
+        moves = [([axis], step) for axis in axes for step in (-1, 1, 9)] + [(axes[1:], 9)]
+        around = (
+            tuple(n + step * (axis in moved) for axis, n in enumerate(run.shape))
+            for moved, step in moves
+        )
+        yield from _that_run(graph, stretch, ((shape, {}) for shape in around if min(shape) > 0))
 
 
 def _frozen_shapes(graph: Graph, stretch: Stretch, kind: TensorType) -> Iterator[Shape]:
@@ -161,6 +218,7 @@ def _frozen_shapes(graph: Graph, stretch: Stretch, kind: TensorType) -> Iterator
         [dim]
         if isinstance(dim, int)
         else sorted({s[axis] - g[axis] for s in told for g in grown if s[axis] > max(g[axis], 1)})
+        or [some[axis]]
         for axis, dim in enumerate(known)
     ]
     yield from itertools.islice(itertools.product(*choices), _MOST_GUESSES)

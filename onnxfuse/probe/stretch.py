@@ -29,6 +29,7 @@ class Stretch:
         target: Name of the tensor it ends in.
         nodes: All of them, in topological order.
         affine: Those between source and target, in the same order.
+        arithmetic: Those that compute on constants and shapes, in the same order.
         constants: Names of the constants that they read.
         shapes_of: Names of other tensors whose shapes they read.
     """
@@ -37,6 +38,7 @@ class Stretch:
     target: str
     nodes: tuple[onnx.NodeProto, ...]
     affine: tuple[onnx.NodeProto, ...]
+    arithmetic: tuple[onnx.NodeProto, ...]
     constants: tuple[str, ...]
     shapes_of: tuple[str, ...]
 
@@ -91,12 +93,14 @@ class AffinePart:
                     else:
                         nodes |= aside
                         pending.extend(n for i in aside for n in self.graph.nodes[i].input)
+        arithmetic = filter(self._makes_known, sorted(nodes))
         read = {name for index in nodes for name in self.graph.nodes[index].input if name}
         return Stretch(
             source,
             target,
             nodes=tuple(self.graph.nodes[index] for index in sorted(nodes)),
             affine=tuple(self.graph.nodes[index] for index in sorted(affine)),
+            arithmetic=tuple(self.graph.nodes[index] for index in arithmetic),
             constants=tuple(sorted(name for name in read if self.graph.is_constant(name))),
             shapes_of=tuple(shapes_of),
         )

@@ -9,10 +9,12 @@ from onnxfuse.affine import (
     affine_conv,
     average_pool,
     channel_affine,
+    compose,
     concat,
     identity,
     padded_with,
     regroup,
+    rounded_outside,
     select,
     trim,
     window,
@@ -164,8 +166,6 @@ def test_split_convs_and_concat_are_one_grouped_conv():
         select(identity(6, 1), range(3, 6)),
     ]
     weights = [random(4, 3, 3, seed=s) for s in range(2)]
-    from onnxfuse.affine import compose
-
     branches = [
         compose(affine_conv(w, pads=(1, 1)), h) for w, h in zip(weights, halves, strict=True)
     ]
@@ -226,3 +226,125 @@ def test_affine_conv_names_what_does_not_fit():
         affine_conv(random(4, 2, 1), groups=3)
     with pytest.raises(ValueError, match="pads"):
         affine_conv(random(4, 2, 1), pads=(1,))
+
+
+# Padding values that somebody rounded -----------------------------------------------------------
+
+
+def rounded_branch(seed, gap, kernel=3, channels=4):
+    """A Conv after a biased one; it pads with that one's bias, off by `gap`: both, and the whole.
+
+    Returns:
+        The outer map, the inner map, and the outer after the inner with its border error.
+    """
+    f = affine_conv(random(5, 3, 1, 1, seed=9), random(5, seed=9))
+    pads = (kernel // 2,) * 4
+    g = affine_conv(random(channels, 5, kernel, kernel, seed=seed), random(channels), pads=pads)
+    g = rounded_outside(padded_with(g, f.bias + gap), 2 * np.abs(gap))
+    return g, f, compose(g, f)
+
+
+def exceeds(off, error):
+    """Where a difference (C, *S) is beyond the border error of its channel, and rounding."""
+    return np.abs(off) > error.reshape(-1, *(1,) * (off.ndim - 1)) + 1e-11
+
+
+def test_border_errors_of_a_sum_add_up():
+    branches = [
+        rounded_branch(seed, 1e-3 * random(5, seed=seed + 20), 3 + 2 * seed) for seed in (0, 1)
+    ]
+    h = add(branches[0][2], branches[1][2])
+    np.testing.assert_allclose(h.border_error, sum(b[2].border_error for b in branches))
+    x = random(3, 7, 8)
+    off = apply(h, x) - sum(apply(g, apply(f, x)) for g, f, _ in branches)
+    assert not exceeds(off, h.border_error).any()
+    assert np.abs(off).max() > 1e-4
+
+
+def test_a_branch_without_border_error_adds_none():
+    _, _, whole = rounded_branch(0, 1e-3 * random(5))
+    other = affine_conv(random(4, 3, 1, 1))
+    np.testing.assert_array_equal(add(whole, other).border_error, whole.border_error)
+    assert add(other, other).border_error_of is None
+
+
+def test_border_errors_of_a_concatenation_stand_side_by_side():
+    first, second = (
+        rounded_branch(s, 1e-3 * random(5, seed=s), channels=c)[2] for s, c in ((0, 4), (1, 2))
+    )
+    plain = affine_conv(random(3, 3, 1, 1))
+    h = concat([first, plain, second])
+    expected = np.concatenate([first.border_error, np.zeros(3), second.border_error])
+    np.testing.assert_array_equal(h.border_error, expected)
+    assert concat([plain, plain]).border_error_of is None
+
+
+def test_select_takes_border_errors():
+    h = rounded_branch(0, 1e-3 * random(5))[2]
+    np.testing.assert_array_equal(select(h, [3, 0, 3]).border_error, h.border_error[[3, 0, 3]])
+
+
+def branches_near(gap, first_within, second_within):
+    value = random(3, seed=5)
+    a = padded_with(affine_conv(random(4, 3, 3), pads=(1, 1)), value)
+    b = padded_with(affine_conv(random(4, 3, 5, seed=1), pads=(2, 2)), value + gap)
+    if first_within is not None:
+        a = rounded_outside(a, np.full(3, first_within))
+    if second_within is not None:
+        b = rounded_outside(b, np.full(3, second_within))
+    return a, b
+
+
+@pytest.mark.parametrize("join", [add, lambda f, g: concat([f, g])], ids=["add", "concat"])
+@pytest.mark.parametrize("withins", [(None, 1e-2), (1e-2, None), (1e-2, 1e-2), (2e-2, 1e-2)])
+def test_branches_that_pad_with_about_the_same_value_join(withins, join):
+    """The value is that of a branch that nobody rounded, where there is one."""
+    a, b = branches_near(1e-3 * random(3, seed=6), *withins)
+    h = join(a, b)
+    x = random(3, 8)
+    parts = [apply(a, x), apply(b, x)]
+    expected = sum(parts) if join is add else np.concatenate(parts)
+    off = apply(h, x) - expected
+    assert not exceeds(off, h.border_error).any()
+    assert np.abs(off).max() > 1e-4
+    exact = a if withins[0] is None else b
+    if None in withins:
+        np.testing.assert_array_equal(h.outside, exact.outside)
+        assert h.outside_within_of is None
+
+
+@pytest.mark.parametrize("join", [add, lambda f, g: concat([f, g])], ids=["add", "concat"])
+@pytest.mark.parametrize("withins", [(None, None), (1e-4, None), (None, 1e-4), (1e-4, 1e-4)])
+def test_refuses_branches_that_pad_with_values_further_apart_than_rounding(withins, join):
+    assert isinstance(join(*branches_near(np.full(3, 1e-3), *withins)), Refusal)
+
+
+def test_a_sum_of_rounded_branches_composes_with_what_is_before_it():
+    f = affine_conv(random(3, 2, 1), random(3, seed=5))
+    a, b = branches_near(1e-3 * random(3, seed=6), 1e-2, 1e-2)
+    h = compose(add(a, b), f)
+    x = random(2, 8)
+    y = apply(f, x)
+    off = apply(h, x) - apply(a, y) - apply(b, y)
+    assert not exceeds(off, h.border_error).any()
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_a_sum_is_within_its_border_error_or_is_refused(data):
+    f = data.draw(affine_convs(crops=True))
+    g = data.draw(affine_convs(rank=f.rank, in_channels=f.in_channels, strides=f.strides))
+    channels = min(f.out_channels, g.out_channels)
+    f, g = select(f, range(channels)), select(g, range(channels))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    within = 10.0 ** rng.uniform(-6, -2, f.in_channels)
+    gap = within * rng.uniform(-1, 1, len(within))
+    g = rounded_outside(padded_with(g, f.outside + gap), within)
+    if data.draw(st.booleans()):
+        f = rounded_outside(f, within)
+    x = image(f, g)
+    for size in (None, x.shape[1:]):
+        for h in (add(f, g, size), add(g, f, size)):
+            if not isinstance(h, Refusal):
+                off = apply(h, x) - apply(f, x) - apply(g, x)
+                assert not exceeds(off, h.border_error).any()

@@ -11,8 +11,10 @@ from onnxfuse.affine import (
     compose,
     identity,
     padded_with,
+    rounded_outside,
     window,
 )
+from onnxfuse.affine.compose import natural_outside
 from tests.affine.definition import affine_convs, apply, image
 
 
@@ -172,3 +174,172 @@ def test_crop_and_pad():
     g = window(3, 2, (-1, 0, -2, -1), (1, 1))
     check_equal(compose(g, f), g, f, random(3, 5, 6))
     assert isinstance(compose(f, g), Refusal)
+
+
+# Padding values that somebody rounded -----------------------------------------------------------
+
+
+def check_within(h, g, f, x):
+    """The difference is within the border error, but for rounding: one value for each channel."""
+    off = np.abs(apply(h, x) - apply(g, apply(f, x)))
+    assert np.all(off.reshape(len(off), -1).max(axis=1) <= h.border_error + 1e-11)
+    return off
+
+
+def padding_near(f, gap, within, *channels):
+    """A 3x3 Conv that pads with f's bias, off by `gap`, where `within` is taken for the same."""
+    g = padded_with(affine_conv(random(*channels, 3, 3), pads=(1,) * 4), f.bias + gap)
+    return rounded_outside(g, within)
+
+
+def test_folds_padding_within_the_rounding_and_tells_how_far_off_it_is():
+    f = affine_conv(random(5, 3, 1, 1), random(5))
+    gap = 1e-3 * random(5, seed=4)
+    g = padding_near(f, gap, 2 * np.abs(gap), 4, 5)
+    h = compose(g, f)
+    assert not h.outside.any()
+    off = check_within(h, g, f, random(3, 5, 6))
+    assert np.all(off[:, 1:-1, 1:-1] <= 1e-12)
+    assert off.max() > 1e-4
+
+
+def test_the_border_error_is_what_a_padding_of_one_sign_makes():
+    """An output that reads the padding alone is off by all of the weight times all of the gap."""
+    f = affine_conv(random(5, 3, 1), random(5))
+    gap = np.full(5, 1e-3)
+    g = padded_with(affine_conv(np.abs(random(4, 5, 3)), pads=(3, 3)), f.bias + gap)
+    g = rounded_outside(g, 2 * gap)
+    h = compose(g, f)
+    off = check_within(h, g, f, random(3, 6))
+    np.testing.assert_allclose(off.max(axis=1), h.border_error, rtol=1e-9)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, 0.999])
+def test_folds_padding_that_is_off_by_less_than_allowed(factor):
+    f = affine_conv(random(5, 3, 1, 1), random(5))
+    within = np.full(5, 1e-3)
+    g = padding_near(f, factor * within, within, 4, 5)
+    check_within(compose(g, f), g, f, random(3, 5, 6))
+
+
+def test_refuses_padding_that_is_off_by_more_than_allowed_in_one_channel():
+    f = affine_conv(random(5, 3, 1, 1), random(5))
+    within = np.full(5, 1e-3)
+    g = padding_near(f, within * [0, 1.001, 0, 0, 0], within, 4, 5)
+    refusal = compose(g, f)
+    assert isinstance(refusal, Refusal)
+    assert "outside its border" in refusal.reason
+
+
+def test_allows_each_channel_its_own_rounding():
+    f = affine_conv(random(2, 3, 1, 1), random(2))
+    gap = np.array([1e-3, 0.0])
+    assert not isinstance(compose(padding_near(f, gap, gap * 2, 4, 2), f), Refusal)
+    assert isinstance(compose(padding_near(f, gap, gap[::-1] * 2, 4, 2), f), Refusal)
+
+
+@pytest.mark.parametrize("gap", [1e-11, 1e-9, 1e-3])
+def test_refuses_padding_that_is_off_where_nobody_rounded(gap):
+    f = affine_conv(random(5, 3, 1, 1), random(5))
+    g = padded_with(affine_conv(random(4, 5, 3, 3), pads=(1,) * 4), f.bias * (1 + gap))
+    assert isinstance(compose(g, f), Refusal)
+
+
+def test_has_no_border_error_where_nobody_rounded():
+    f = affine_conv(random(5, 3, 1, 1), random(5))
+    g = padded_with(affine_conv(random(4, 5, 3, 3), pads=(1,) * 4), f.bias)
+    h = compose(g, f)
+    assert h.border_error_of is None
+    assert h.outside_within_of is None
+    assert rounded_outside(g, np.zeros(5)).outside_within_of is None
+
+
+def test_has_no_border_error_where_nothing_is_padded():
+    f = affine_conv(random(5, 3, 1, 1), random(5))
+    g = affine_conv(random(4, 5, 3, 3))
+    g = rounded_outside(padded_with(g, f.bias + 1.0), np.full(5, 1e-3))
+    h = compose(g, f)
+    assert not h.border_error.any()
+    check_equal(h, g, f, random(3, 5, 6))
+
+
+def test_padding_with_almost_zero_after_a_layer_without_bias():
+    f = affine_conv(random(5, 3, 1, 1))
+    gap = 1e-7 * random(5)
+    g = padded_with(affine_conv(random(4, 5, 3, 3), pads=(1,) * 4), gap)
+    assert isinstance(compose(g, f), Refusal)
+    g = rounded_outside(g, np.abs(gap))
+    check_within(compose(g, f), g, f, random(3, 5, 6))
+
+
+def test_layers_behind_carry_the_border_error_on():
+    f = affine_conv(random(5, 3, 1, 1), random(5))
+    gap = 1e-3 * random(5, seed=4)
+    g = padding_near(f, gap, 2 * np.abs(gap), 4, 5)
+    k = affine_conv(random(2, 4, 2, 2), random(2), strides=(2, 1))
+    h = compose(k, compose(g, f))
+    check_within(h, compose(k, g), f, random(3, 6, 7))
+    other = compose(compose(k, g), f)
+    check_within(other, compose(k, g), f, random(3, 6, 7))
+
+
+def test_layers_before_carry_the_rounding_on():
+    """e, f pads with about e's bias, and g stands behind it without padding."""
+    e = affine_conv(random(3, 2, 1, 1), random(3))
+    gap = 1e-3 * random(3, seed=4)
+    f = padding_near(e, gap, 2 * np.abs(gap), 5, 3)
+    g = affine_conv(random(4, 5, 2, 2), random(4))
+    inner = compose(g, f)
+    np.testing.assert_array_equal(inner.outside_within, 2 * np.abs(gap))
+    check_within(compose(inner, e), inner, e, random(2, 6, 7))
+
+
+def test_a_shift_takes_the_rounding_with_it():
+    """y = s x + t in front of padding: x is (pad - t) / s there, rounded by as much over |s|."""
+    scale, shift = random(3), random(3, seed=1)
+    f = channel_affine(scale, shift, 3, 2)
+    within = np.full(3, 1e-3)
+    g = rounded_outside(affine_conv(random(4, 3, 3, 3), pads=(1,) * 4), within)
+    h = compose(g, f)
+    np.testing.assert_allclose(h.outside, -shift / scale)
+    np.testing.assert_allclose(h.outside_within, within / np.abs(scale))
+    check_within(h, g, f, random(3, 5, 5))
+
+
+def test_crops_and_selections_keep_the_border_error():
+    f = affine_conv(random(5, 3, 1, 1), random(5))
+    gap = 1e-3 * random(5, seed=4)
+    g = padding_near(f, gap, 2 * np.abs(gap), 4, 5)
+    h = compose(g, f)
+    crop = window(4, 2, (-1, 0, 0, -2), (1, 2))
+    check_within(compose(crop, h), compose(crop, g), f, random(3, 6, 7))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_composition_is_within_its_border_error_or_is_refused(data):
+    """Inner and outer padding values both off by what rounding allows."""
+    e = data.draw(affine_convs(pointwise=True))
+    f = data.draw(affine_convs(rank=e.rank, in_channels=e.out_channels, crops=True))
+    g = data.draw(affine_convs(rank=e.rank, in_channels=f.out_channels, crops=True))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+
+    def near(outer, inner):
+        within = 10.0 ** rng.uniform(-6, -2, outer.in_channels)
+        natural = natural_outside(inner)
+        value = np.zeros(outer.in_channels) if natural is None else natural
+        moved = padded_with(outer, value + within * rng.uniform(-1, 1, len(within)))
+        return rounded_outside(moved, within)
+
+    f = near(f, e)
+    x = image(e, f, g)
+    for size in (None, x.shape[1:]):
+        first = compose(f, e, size)
+        if isinstance(first, Refusal):
+            continue
+        check_within(first, f, e, x)
+        outer = near(g, first)
+        second = compose(outer, first, size)
+        if not isinstance(second, Refusal):
+            off = np.abs(apply(second, x) - apply(outer, apply(f, apply(e, x))))
+            assert np.all(off.reshape(len(off), -1).max(axis=1) <= second.border_error + 1e-11)
