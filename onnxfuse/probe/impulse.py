@@ -33,7 +33,7 @@ _MOST_WEIGHTS = 1 << 24
 _MOST_COLUMNS = 1 << 26
 _NOISE = 1e-9  # of a channel's largest answer; an answer below is none
 _ROUNDING = 1e-14  # of what a channel is without any
-DEPENDS = "what it does depends on the position (such as a mask)"
+DEPENDS = "what it does depends on the position, as a mask does"
 TOO_MUCH = "reading it off would take more work than it may"
 
 
@@ -169,9 +169,9 @@ class _Reader:
                     found.append(step)
                     break
                 if step == 1 and _is_shifted(home, answer, axis + 1, -1):
-                    return Refusal(f"it runs backwards along axis {axis + 2} (a flip)")
+                    return Refusal(f"it runs backwards along axis {axis + 2}: a flip")
                 if step == 1 and any(_is_shifted(home, answer, axis + 1, by) for by in range(2, 9)):
-                    return Refusal(f"it widens axis {axis + 2} (a resize or upsampling)")
+                    return Refusal(f"it widens axis {axis + 2}: a resize or upsampling")
             else:
                 return Refusal(DEPENDS)
         return tuple(found)

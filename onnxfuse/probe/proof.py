@@ -97,6 +97,6 @@ def _difference(term: AffineConv, size: tuple[int, ...], off: Array) -> Refusal:
     if np.any(off[:, :, inside] > TOLERANCE):
         return Refusal(DEPENDS)
     return Refusal(
-        "its border is not padded with one value per channel "
-        "(such as a roll, or reflected or repeated padding)"
+        "its border is not padded with one value per channel: "
+        "a roll, or reflected or repeated padding"
     )

@@ -192,13 +192,14 @@ class Search:
     def _keeps_type(self, stretch: Stretch) -> bool:
         """True when both ends have one type, and what is of another is wider and only moved."""
         kind = self.graph.type(stretch.source).elem_type
-        for node in stretch.affine:
-            for name in node.output:
-                found = self.graph.type(name).elem_type
-                if found not in (0, kind):
-                    if node.op_type not in MOVING or _WIDTHS[found] <= _WIDTHS[kind]:
-                        return False
-        return self.graph.type(stretch.target).elem_type == kind
+        others = [
+            (node.op_type in MOVING, _WIDTHS[found])
+            for node in stretch.affine
+            for name in node.output
+            if (found := self.graph.type(name).elem_type) not in (0, kind)
+        ]
+        wider = all(moved and width > _WIDTHS[kind] for moved, width in others)
+        return wider and self.graph.type(stretch.target).elem_type == kind
 
     def _sees_images(self, node: onnx.NodeProto, rank: int) -> bool:
         """True for a window over an image of that rank, which is for the rules to lift."""

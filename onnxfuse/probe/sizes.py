@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,11 +27,13 @@ from onnxfuse.probe.run import BeyondMeans, DoesNotRun, Run, Shape, shape_after
 from onnxfuse.probe.stretch import Stretch
 from onnxfuse.shapes import infer_types
 
+_SMALL_EXTENT = 18
 _BATCHES = (2, 3, 1, 2, 3, 1)
 _EXTENTS = ((24, 29, 21), (31, 26, 24), (26, 28, 19), (29, 27, 22), (32, 48, 16), (48, 32, 24))
 _SMALL_EXTENTS = ((9, 10, 11), (5, 3, 4), (2, 1, 3))
 _LARGE_BATCH = 24
-_MODEL_EXTENTS = (64, 96, 75, 90, 224, 331)
+_MOST_IN_BATCH = 1 << 21
+_MODEL_EXTENTS = (64, 96, 75, 90, 18, 9, 5, 224, 331)
 _MOST_RUNS = 4
 _MOST_GUESSES = 64
 
@@ -69,21 +72,21 @@ def static_shape(kind: TensorType) -> Shape | None:
 def model_settings(model: onnx.ModelProto) -> list[Setting]:
     """The model at several sizes of the symbolic dimensions of its inputs."""
     found = []
-    for number, (batch, extent) in enumerate(zip(_BATCHES, _MODEL_EXTENTS, strict=True)):
+    for number, extent in enumerate(_MODEL_EXTENTS):
         copy = hollow(model)
         del copy.graph.value_info[:]
         batches: dict[str, int] = {}
         extents: dict[str, int] = {}
-        apart = -11 if number % 2 else 32  # the first symbol is the largest, or the smallest
+        apart = -extent // 6 if number % 2 else extent // 2  # the first symbol is large, or small
         for value in copy.graph.input:
             for axis, dim in enumerate(value.type.tensor_type.shape.dim):
                 if dim.HasField("dim_value"):
                     continue
                 if axis == 0:
-                    dim.dim_value = batches.setdefault(dim.dim_param, batch)
+                    dim.dim_value = batches.setdefault(dim.dim_param, _BATCHES[number % 6])
                 else:
                     name = dim.dim_param or f"{value.name}.{axis}"
-                    size = max(extent + apart * len(extents), 8)
+                    size = max(extent + apart * len(extents), 3)
                     dim.dim_value = extents.setdefault(name, size)
         found.append(Setting(copy, extents))
         if not batches and not extents:
@@ -111,25 +114,20 @@ def runs_of(
     if static is not None and len(known) == len(others):
         yield from _that_run(graph, stretch, [(static, known)])
         return
-    found = reach(graph, stretch)
-    if isinstance(found, Refusal):
-        raise BeyondMeans(found.reason)
-    free = has_channels(kind) and not others
+    reached = reach(graph, stretch)
+    if isinstance(reached, Refusal):
+        raise BeyondMeans(reached.reason)
+    takes_any = has_channels(kind) and not others
     count = 0
-    if free:
-        near = _that_run(graph, stretch, ((shape, known) for shape in _free_shapes(kind)))
-        far = ((shape, known) for shape in _far_shapes(kind, found.far))
-        beyond = _that_run(graph, stretch, far)
-        for run in itertools.chain(itertools.islice(near, _MOST_RUNS), beyond):
-            count += 1
-            yield run
-    if count > 1:
-        return
-    at_settings = _at_settings((stretch.source, *others), settings(), found)
-    for run in _that_run(graph, stretch, at_settings):
+    for run in _free(graph, stretch, kind, reached) if takes_any else ():
         count += 1
         yield run
-    if free and not count:
+    if count > 1:
+        return
+    for run in _at_settings(graph, stretch, settings(), reached):
+        count += 1
+        yield run
+    if takes_any and not count:
         yield from _frozen(graph, stretch, kind)
 
 
@@ -147,22 +145,32 @@ def _that_run(graph: Graph, stretch: Stretch, shapes: Iterable[Shapes]) -> Itera
 
 
 def _at_settings(
-    names: Sequence[str], settings: Sequence[Setting], reached: Reach
-) -> Iterator[Shapes]:
-    """The shapes of a source and of other tensors: at some sizes, and at one beyond all bounds."""
+    graph: Graph, stretch: Stretch, settings: Sequence[Setting], reached: Reach
+) -> Iterator[Run]:
+    """The stretch where the model has some sizes, one of them beyond all bounds."""
+    names = {stretch.source, *stretch.shapes_of}
     count, beyond = 0, False
     for setting in settings:
         shapes = {name: shape for name in names if (shape := setting.shape(name)) is not None}
-        if len(shapes) < len(set(names)):
+        if len(shapes) < len(names):
             continue
-        source = shapes[names[0]]
+        shape = shapes[stretch.source]
         is_beyond = min(setting.sizes.values(), default=0) > reached.far
-        is_beyond &= min(source[2:], default=0) > reached.bound
-        if count < _MOST_RUNS or (is_beyond and not beyond):
-            count, beyond = count + 1, beyond or is_beyond
-            yield source, shapes
+        is_beyond &= min(shape[2:], default=0) > reached.bound
+        is_small = max(setting.sizes.values(), default=0) <= 2 * _SMALL_EXTENT
+        if count < _MOST_RUNS or is_small or (is_beyond and not beyond):
+            for run in _that_run(graph, stretch, [(shape, shapes)]):
+                count, beyond = count + 1, beyond or is_beyond
+                yield run
     if count and not beyond:
         raise BeyondMeans(f"its constants reach to sizes of {reached.far}")
+
+
+def _free(graph: Graph, stretch: Stretch, kind: TensorType, reached: Reach) -> Iterator[Run]:
+    """A stretch that takes any size: at some, at small ones, and at ones beyond all bounds."""
+    near = _that_run(graph, stretch, ((shape, {}) for shape in _free_shapes(kind)))
+    yield from itertools.islice(near, _MOST_RUNS)
+    yield from _that_run(graph, stretch, ((s, {}) for s in _far_shapes(kind, reached.far)))
 
 
 def _free_shapes(kind: TensorType) -> Iterator[Shape]:
@@ -172,12 +180,16 @@ def _free_shapes(kind: TensorType) -> Iterator[Shape]:
 
 
 def _far_shapes(kind: TensorType, far: int) -> Iterator[Shape]:
-    """Shapes beyond a bound, in space (unless others are already) and in the batch; small ones."""
+    """Shapes beyond a bound, along one axis of space or in the batch each; and small ones."""
+    small = _SMALL_EXTENTS[0]
     if far >= min(map(min, _EXTENTS)):
-        yield _with_sizes(kind, 1, (far + 3, far + 8, far + 1))
-    batches = (max(far, _LARGE_BATCH) + 1, 1, 2)
-    for batch, extents in zip(batches, _SMALL_EXTENTS, strict=True):
-        yield _with_sizes(kind, batch, extents)
+        for axis in range(len(small)):
+            yield _with_sizes(kind, 1, [far + 3 if i == axis else n for i, n in enumerate(small)])
+    for extents in _SMALL_EXTENTS:
+        yield _with_sizes(kind, 1, extents)
+    image = math.prod(_with_sizes(kind, 1, small))
+    batch = min(max(far, _LARGE_BATCH), max(_MOST_IN_BATCH // image, _LARGE_BATCH))
+    yield _with_sizes(kind, batch + 1, small)
 
 
 def _with_sizes(kind: TensorType, batch: int, extents: Sequence[int]) -> Shape:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from onnxfuse.certify import Certificate
 from onnxfuse.fold import Fold
 from onnxfuse.report.report import Report
 
@@ -65,14 +66,26 @@ def _folds(folds: tuple[Fold, ...]) -> Table:
     table.add_column("certificate", justify="right", overflow="fold")
     for fold in folds[:MAX_FOLDS]:
         made = " + ".join(fold.nodes) or "nothing"
-        probes = " ".join("x".join(map(str, shape)) for shape in fold.certificate.shapes)
         table.add_row(
             f"[bold]{escape(made)}[/bold]: {escape(fold.formula)}\n{escape(_names(fold))}",
-            f"{fold.certificate.error:.1e} at\n{probes}",
+            _certificate(fold.certificate),
         )
     if len(folds) > MAX_FOLDS:
         table.caption = f"and {len(folds) - MAX_FOLDS} more (--json lists all)"
     return table
+
+
+def _certificate(certificate: Certificate) -> str:
+    lines = [f"{certificate.error:.1e} at", _shapes(certificate.shapes)]
+    if certificate.stretches:
+        lines += ["movement proved at", _shapes(certificate.stretches)]
+    if certificate.border:
+        lines.append(f"border within {certificate.border:.1e}")
+    return "\n".join(lines)
+
+
+def _shapes(shapes: tuple[tuple[int, ...], ...]) -> str:
+    return " ".join("x".join(map(str, shape)) for shape in shapes)
 
 
 def _names(fold: Fold) -> str:

@@ -241,3 +241,48 @@ def test_folds_one_size_frozen_into_constants():
     columns = reshaped(b, stacked_taps(b, x), 2, C * 9, H * W)
     y = reshaped(b, b.op("MatMul", b.random(OUT, C * 9), columns), 2, OUT, H, W)
     folds_to_one_conv(optimized(b.model(y), {"h": H, "w": W}))
+
+
+# --- sizes at which it would show: odd ones, small ones, and those of another tensor ---
+
+AROUND = [{"n": 2, "h": 7, "w": 10}, {"n": 1, "h": 64, "w": 33}, {"n": 1, "h": 1, "w": 2}]
+
+
+def moved(b: Builder, x: str) -> str:
+    """The same tensor, through Transposes that no rule lifts."""
+    return b.op("Transpose", b.op("Transpose", x, perm=[0, 1, 3, 2]), perm=[0, 1, 3, 2])
+
+
+def test_matches_where_a_size_is_rounded_down_to_even():
+    b = Builder()
+    x = b.op("Relu", b.input("n", C, "h", "w"))
+    even = b.op("Mul", b.op("Div", size_of(b, x, 3), b.constant([2])), b.constant([2]))
+    y = b.op("Slice", moved(b, x), b.constant([0]), even, b.constant([3]))
+    optimized(b.model(b.op("Relu", b.conv(y, C, C, (1, 1)))), *AROUND[:2])
+
+
+def test_matches_where_small_images_are_padded_to_a_least_width():
+    b = Builder()
+    x = b.op("Relu", b.input("n", C, "h", "w"))
+    missing = b.op("Max", b.op("Sub", b.constant([16]), size_of(b, x, 3)), b.constant([0]))
+    widths = b.op("Concat", b.constant([0] * 7), missing, axis=0)
+    y = b.op("Pad", moved(b, x), widths)
+    optimized(b.model(b.op("Relu", b.conv(y, C, C, (1, 1)))), *AROUND)
+
+
+@pytest.mark.parametrize("smaller", [False, True])
+def test_matches_where_an_image_is_cropped_to_the_size_of_another(smaller):
+    b = Builder()
+    x = b.op("Relu", b.input("n", C, "h", "w"))
+    other = b.input("n", 1, "k", "l", name="other")
+    y = b.op("Slice", moved(b, x), b.constant([0]), size_of(b, other, 3), b.constant([3]))
+    y = b.op("Relu", b.conv(y, C, C, (1, 1)))
+    sizes = {"n": 2, "h": 9, "w": 12, "k": 5, "l": 7 if smaller else 20}
+    optimized(b.model(y, b.op("Neg", other)), sizes)
+
+
+def test_matches_where_a_batch_is_cut():
+    b = Builder()
+    x = b.op("Relu", b.input("n", C, "h", "w"))
+    y = b.op("Slice", moved(b, x), b.constant([0]), b.constant([4]), b.constant([0]))
+    optimized(b.model(b.op("Relu", b.conv(y, C, C, (1, 1)))), {"n": 9, "h": 6, "w": 5})
