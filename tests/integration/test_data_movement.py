@@ -95,15 +95,19 @@ class Case(NamedTuple):
         return self.form != "dynamo" and self.name in BLOCKS
 
     @property
-    def is_slow(self) -> bool:
-        return self.form == "dynamo" and not self.name.startswith(("slices_odd", "unfold_wide"))
+    def marks(self) -> tuple[pytest.MarkDecorator, ...]:
+        """torch's default exporter takes seconds, and some ten for blocks at symbolic sizes."""
+        if self.form != "dynamo" or self.name in ("slices_odd", "unfold_wide"):
+            return ()
+        in_ci = not self.dynamic or self.name in ("gather_wide", "strided_odd", "diverse")
+        return (pytest.mark.slow if in_ci else pytest.mark.nightly,)
 
 
 CASES = [
     pytest.param(
         case,
         id=f"{name}-{form}-{'dynamic' if dynamic else 'fixed'}",
-        marks=pytest.mark.slow if case.is_slow else (),
+        marks=case.marks,
     )
     for name, make in (HAND_WRITTEN | BLOCKS | DISTRIBUTION_SHIFT).items()
     for form in FORMS
