@@ -35,7 +35,8 @@ def show(console: Console, report: Report, model: Path, output: Path | None) -> 
     if report.refusals:
         console.print(_refusals(report))
     worst = max((fold.certificate.error for fold in report.folds), default=0.0)
-    made = f"{len(report.folds)} folds, each certified in float64 (largest difference {worst:.1e})"
+    count = f"{len(report.folds)} fold{'s' * (len(report.folds) > 1)}"
+    made = f"{count}, each certified in float64 (largest difference {worst:.1e})"
     console.print(made if report.folds else "nothing to fold")
     target = f"{escape(str(model))} -> {escape(str(output))}" if output else escape(str(model))
     console.print(target, soft_wrap=True)
