@@ -29,6 +29,7 @@ Shot = tuple[Size, Array]
 
 _LARGEST_STRIDE = 32
 _FEW_PIXELS = 64
+_LONG = 16
 _MOST_WEIGHTS = 1 << 24
 _MOST_COLUMNS = 1 << 26
 _NOISE = 1e-9  # of a channel's largest answer; an answer below is none
@@ -106,6 +107,9 @@ class _Reader:
             return Refusal("its window is the whole image, which is too much for a weight")
         if self._start is None:
             return Refusal("no output depends on the middle of its input")
+        mixed = self._mixed_axis(self._start)
+        if mixed is not None:
+            return Refusal(f"it mixes all positions along axis {mixed + 2}")
         found = self._strides(self._start) if strides is None else strides
         if isinstance(found, Refusal):
             return found
@@ -153,6 +157,15 @@ class _Reader:
         steps = [max(3, s) for s in likely_strides(self.size, self.out_size)]
         near = (range(m, min(m + s, n)) for m, s, n in zip(middle, steps, self.size, strict=True))
         return next((p for p in itertools.product(*near) if np.any(self._answer(p))), None)
+
+    def _mixed_axis(self, start: Size) -> int | None:
+        """A long axis along which one input reaches every output, as in a product over it."""
+        heard = np.any(self._answer(start), axis=0)
+        for axis, m in enumerate(self.out_size):
+            others = tuple(other for other in range(heard.ndim) if other != axis)
+            if m > _LONG and np.all(np.any(heard, axis=others)):
+                return axis
+        return None
 
     def _strides(self, start: Size) -> Size | Refusal:
         home = self._answer(start)

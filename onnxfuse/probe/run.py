@@ -16,7 +16,7 @@ from onnxfuse.probe.linearity import PRODUCTS, WINDOWS
 from onnxfuse.probe.stretch import Stretch
 from onnxfuse.reference import evaluate
 
-_MOST_ELEMENTS = 1 << 26
+_MOST_ELEMENTS = 3 << 24
 _COPY = 16  # a value that is moved takes as long as so many multiply-adds
 
 Array = NDArray[Any]
