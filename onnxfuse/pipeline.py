@@ -172,6 +172,8 @@ class _Run:
             for name, refusal in probes.refusals.items():
                 self.no_convolution.setdefault(name, refusal.reason)
             outcome = fold_graph(graph, probes, self.skip, self.impossible)
+            for made in (*probes.found, *(fold.target for fold in outcome.folds)):
+                self.no_convolution.pop(made, None)
             self.folds.extend(outcome.folds)
             self.refusals.extend(outcome.refusals)
             again |= bool(outcome.folds or outcome.impossible)

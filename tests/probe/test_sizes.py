@@ -286,3 +286,20 @@ def test_matches_where_a_batch_is_cut():
     x = b.op("Relu", b.input("n", C, "h", "w"))
     y = b.op("Slice", moved(b, x), b.constant([0]), b.constant([4]), b.constant([0]))
     optimized(b.model(b.op("Relu", b.conv(y, C, C, (1, 1)))), {"n": 9, "h": 6, "w": 5})
+
+
+def test_reports_no_reason_for_what_folds_in_a_later_pass():
+    """Inference does not follow Div: what is behind the first is known once that is a Conv."""
+    b = Builder()
+    x = b.input("n", C, "h", "w")
+    half = b.op("Div", size_of(b, x, 2, 1), b.constant([2]))
+    batch, width = size_of(b, x, 0), size_of(b, x, 3)
+    y, channels = x, C
+    for strides in ((2, 1), (1, 1)):
+        y = b.op("Relu", b.conv(y, channels, C, (1, 1)))
+        columns = reshaped(b, stacked_taps(b, y, strides), batch, C * 9, b.op("Mul", half, width))
+        y = reshaped(b, b.op("MatMul", b.random(OUT, C * 9), columns), batch, OUT, half, width)
+        channels = OUT
+    folded = optimized(b.model(y), *SIZES)
+    assert folded.ops["MatMul"] == 0
+    assert "no size" not in folded.reasons
