@@ -40,6 +40,6 @@ def test_matches_on_random_graphs(model):
 
 @pytest.mark.slow
 @given(models(most=16))
-@settings(max_examples=int(os.environ.get("ONNXFUSE_EXAMPLES", "2000")), **CALM)
+@settings(max_examples=int(os.environ.get("ONNXFUSE_EXAMPLES", "1000")), **CALM)
 def test_matches_on_many_random_graphs(model):
     check(model)
