@@ -2,7 +2,8 @@
 
 from onnxfuse._version import __version__
 from onnxfuse.certify import Certificate
-from onnxfuse.errors import CertificateError, ModelError, OnnxfuseError
+from onnxfuse.errors import CertificateError, ExportWarning, ModelError, OnnxfuseError, ParityError
+from onnxfuse.exporter import ExportResult, Parity, export
 from onnxfuse.fold import Fold
 from onnxfuse.pipeline import OptimizeResult, optimize
 from onnxfuse.report import Counts, Refused, Report
@@ -11,12 +12,17 @@ __all__ = [
     "Certificate",
     "CertificateError",
     "Counts",
+    "ExportResult",
+    "ExportWarning",
     "Fold",
     "ModelError",
     "OnnxfuseError",
     "OptimizeResult",
+    "Parity",
+    "ParityError",
     "Refused",
     "Report",
     "__version__",
+    "export",
     "optimize",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from onnxfuse._version import __version__
-from onnxfuse.errors import CertificateError, OnnxfuseError
+from onnxfuse.errors import CertificateError, ExportWarning, OnnxfuseError, ParityError
 
 UNUSABLE, UNPROVED = 2, 3
 
@@ -34,7 +35,7 @@ class _Group(click.Group):
             _fail(error.format_message(), UNUSABLE)
         except click.exceptions.Abort:
             _fail("interrupted", UNUSABLE)
-        except CertificateError as error:
+        except (CertificateError, ParityError) as error:
             _fail(str(error), UNPROVED)
         except OnnxfuseError as error:
             _fail(str(error), UNUSABLE)
@@ -123,6 +124,125 @@ def inspect(
     _run(model, None, json_path, quiet, skip, keep)
 
 
+@main.command()
+@click.argument("target")
+@click.option(
+    "--output",
+    "-o",
+    required=True,
+    metavar="OUT",
+    type=click.Path(path_type=Path),
+    help="Where to write.",
+)
+@click.option("--arg", "arguments", multiple=True, metavar="K=V", help="Argument of the factory.")
+@click.option(
+    "--checkpoint",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Weights: a state_dict, or safetensors.",
+)
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="[NAME=]SHAPE[:DTYPE]",
+    help="An input, such as 1x3x224x224 or 1x16:int64; one for each.",
+)
+@click.option(
+    "--dynamic",
+    multiple=True,
+    metavar="NAMES",
+    help="Dynamic axes: batch,height,width (length, depth), or by input: image=0:batch,2:rows.",
+)
+@click.option("--opset", type=click.IntRange(min=1), help="Opset; default: the exporter's.")
+@click.option(
+    "--exporter",
+    type=click.Choice(["dynamo", "script"]),
+    help="Default: torch's default exporter, and the other where it fails.",
+)
+@click.option("--optimize", "folded", is_flag=True, help="Fold the model before it is written.")
+@click.option("--seed", default=0, show_default=True, help="Seed of weights and of the inputs.")
+@click.option("--no-check", is_flag=True, help="Do not run the model against PyTorch.")
+@_json
+@_quiet
+def export(
+    target: str,
+    output: Path,
+    arguments: tuple[str, ...],
+    checkpoint: Path | None,
+    inputs: tuple[str, ...],
+    dynamic: tuple[str, ...],
+    opset: int | None,
+    exporter: Any,
+    folded: bool,
+    seed: int,
+    no_check: bool,
+    json_path: Path | None,
+    quiet: bool,
+) -> None:
+    """Export a PyTorch module as an ONNX model, and run both on the same inputs.
+
+    TARGET is package.module:factory, path/file.py:factory, or a program of torch.export in a .pt2
+    file. Its code runs: export nothing that you do not trust.
+    """
+    from onnxfuse.exporter import export as run
+    from onnxfuse.exporter.inputs import parse_dynamic
+    from onnxfuse.exporter.loading import load
+    from onnxfuse.exporter.target import target_file
+    from onnxfuse.report.exported import show_export
+
+    axes = parse_dynamic(dynamic)
+    written = _Written(output, json_path, *filter(None, (target_file(target), checkpoint)))
+    with _progress(quiet) as tell, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExportWarning)  # they are shown below
+        tell("loading")
+        loaded = load(target, arguments, checkpoint, inputs, seed)
+        result = run(
+            loaded.module,
+            loaded.args,
+            input_names=loaded.input_names,
+            dynamic=axes,
+            opset=opset,
+            exporter=exporter,
+            optimize=folded,
+            check=not no_check,
+            progress=tell,
+        )
+        tell("writing")
+        written.write(result.to_json(), result.save)
+    show_export(written.console(quiet), result, target, output)
+
+
+class _Written:
+    """Where a command writes its model and its report as JSON; checked before the work begins."""
+
+    def __init__(self, output: Path | None, json_path: Path | None, *inputs: Path) -> None:
+        from onnxfuse import io
+
+        self.to_stdout = str(json_path) == "-"
+        self.json_file = None if self.to_stdout else json_path
+        self.output, self.inputs = output, inputs
+        paths = [path for path in (output, self.json_file) if path is not None]
+        targets = [io.check_target(path, *inputs) for path in paths]
+        if len(set(targets)) < len(targets):
+            raise click.UsageError(f"the model and the report cannot both be written to {output}")
+
+    def write(self, report: str, save: Callable[[Path], None]) -> None:
+        """Writes the report and the model; the report goes to standard output if that is asked."""
+        from onnxfuse import io
+
+        if self.json_file is not None:
+            io.write_text(report + "\n", self.json_file, *self.inputs)
+        if self.output is not None:
+            save(self.output)
+        if self.to_stdout:
+            click.echo(report)
+
+    def console(self, quiet: bool) -> Console:
+        """Standard output, or stderr where the JSON is on standard output."""
+        return Console(stderr=self.to_stdout, quiet=quiet, soft_wrap=False)
+
+
 def _run(
     model: Path,
     output: Path | None,
@@ -131,32 +251,21 @@ def _run(
     skip: tuple[str, ...],
     keep: tuple[str, ...],
 ) -> None:
-    from onnxfuse import io
     from onnxfuse.pipeline import optimize as run
     from onnxfuse.report.terminal import show
 
-    to_stdout = str(json_path) == "-"
-    json_file = None if to_stdout else json_path
-    console = Console(stderr=to_stdout, quiet=quiet, soft_wrap=False)
-    targets = [io.check_target(path, model) for path in (output, json_file) if path is not None]
-    if len(set(targets)) < len(targets):
-        raise click.UsageError(f"the model and the report cannot both be written to {output}")
+    written = _Written(output, json_path, model)
     with _progress(quiet) as tell:
         result = run(model, skip=skip, keep=keep, progress=tell)
         tell("writing")
-        if json_file is not None:
-            io.write_text(result.report.to_json() + "\n", json_file, model)
-        if output is not None:
-            result.save(output)
-    if to_stdout:
-        click.echo(result.report.to_json())
-    show(console, result.report, model, output)
+        written.write(result.report.to_json(), result.save)
+    show(written.console(quiet), result.report, model, output)
 
 
 @contextmanager
 def _progress(quiet: bool) -> Iterator[Callable[[str], None]]:
     """A spinner and the step at work, on stderr, gone when done; nothing where nobody looks."""
-    console = Console(stderr=True)
+    console = Console(file=sys.stderr)  # this one, also while an exporter is silenced
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     nobody = quiet or not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=nobody) as bar:

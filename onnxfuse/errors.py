@@ -11,3 +11,11 @@ class ModelError(OnnxfuseError):
 
 class CertificateError(OnnxfuseError):
     """A fold did not agree with the nodes it replaces (exit code 3); nothing was written."""
+
+
+class ExportWarning(UserWarning):
+    """An export went another way than asked for, or could not be checked in full; one line."""
+
+
+class ParityError(OnnxfuseError):
+    """An exported model does not compute what PyTorch does (exit code 3); nothing was written."""

@@ -30,13 +30,18 @@ def test_public_names():
         "Certificate",
         "CertificateError",
         "Counts",
+        "ExportResult",
+        "ExportWarning",
         "Fold",
         "ModelError",
         "OnnxfuseError",
         "OptimizeResult",
+        "Parity",
+        "ParityError",
         "Refused",
         "Report",
         "__version__",
+        "export",
         "optimize",
     ]
     assert all(hasattr(onnxfuse, name) for name in onnxfuse.__all__)

@@ -1,0 +1,245 @@
+"""PyTorch to ONNX: trace, check against PyTorch, fold if asked to, write."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from onnxfuse import io
+from onnxfuse.errors import ExportWarning, ModelError, ParityError
+from onnxfuse.exporter import parity, sizes
+from onnxfuse.exporter.backends import (
+    DESCRIPTIONS,
+    Exporter,
+    ExportError,
+    Request,
+    run_exporter,
+)
+from onnxfuse.exporter.expected import Expected, expectations
+from onnxfuse.exporter.inputs import Axes, dynamic_axes
+from onnxfuse.exporter.pytorch import require
+from onnxfuse.exporter.subject import Subject, evaluating, of_module, of_program
+from onnxfuse.pipeline import optimize as fold
+from onnxfuse.report import Report
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Dynamic = Sequence[str] | Mapping[str, Mapping[int, str]]
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """An exported model, and how it was checked.
+
+    Attributes:
+        model: The model.
+        exporter: "dynamo", torch's default exporter, or "script", the tracing one.
+        parity: Each output at each size that was run, ONNX Runtime against PyTorch; empty where the
+            check was left out.
+        notes: What the user should know, a line each: that an exporter failed and the other was
+            taken, sizes that could not be checked.
+        report: What was folded; None where the model was not to be optimized.
+    """
+
+    model: onnx.ModelProto
+    exporter: Exporter
+    parity: tuple[parity.Parity, ...]
+    notes: tuple[str, ...]
+    report: Report | None
+    _source: io.Source = field(repr=False)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the model; the file appears whole or not at all.
+
+        Raises:
+            ModelError: If it cannot be written there.
+        """
+        io.write(self._source, path)
+
+    def to_json(self) -> str:
+        """Everything but the model as JSON, keys as the attributes are named."""
+        report = None if self.report is None else json.loads(self.report.to_json())
+        found = [asdict(parity) for parity in self.parity]
+        content = {"exporter": self.exporter, "parity": found, "notes": self.notes}
+        return json.dumps({**content, "report": report}, indent=2)
+
+
+def export(
+    module: Any,
+    args: Any = (),
+    path: str | os.PathLike[str] | None = None,
+    *,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    dynamic: Dynamic = (),
+    opset: int | None = None,
+    exporter: Exporter | None = None,
+    optimize: bool = False,
+    check: bool = True,
+    progress: Callable[[str], None] | None = None,
+) -> ExportResult:
+    """Exports a PyTorch module as an ONNX model that computes what it computes in eval mode.
+
+    The training form is kept: branches stay branches unless `optimize` is given. (torch's default
+    exporter folds a BatchNorm into the convolution before it; the script exporter is told to fold
+    nothing.) Afterwards ONNX Runtime runs the model, its own optimizations off, on the same inputs
+    as PyTorch, and with each dynamic axis at another extent as well.
+
+    Args:
+        module: A torch.nn.Module, exported in eval mode and left in the mode it is in; or a
+            torch.export.ExportedProgram.
+        args: Example inputs: a tensor or several; for a program the ones it holds are taken.
+        path: Where to write; None to write nothing. Nothing is written when anything fails.
+        input_names: Names of the inputs; default: of the parameters of forward().
+        output_names: Names of the outputs; default: "output", "output_0" and so on, or the keys.
+        dynamic: Dynamic axes: names out of "batch", "length", "depth", "height" and "width", which
+            stand for the usual axes of every input; or {input: {axis: name}}. Extents of 0 and 1 in
+            the examples are traced as 2, since the exporters take them for constants.
+        opset: Opset of the model; default: the exporter's.
+        exporter: "dynamo" or "script"; default: torch's default exporter (dynamo), and the other
+            one where that fails.
+        optimize: Whether to fold the model, as `onnxfuse.optimize` does.
+        check: Whether to run the model against PyTorch.
+        progress: Called with a word on each step as it begins.
+
+    Returns:
+        The model, and how far it is from PyTorch. Each of its notes is an ExportWarning too.
+
+    Raises:
+        ModelError: The module, an option or the path cannot be used, or no exporter can express the
+            module.
+        ParityError: The model does not compute what PyTorch does.
+        CertificateError: With `optimize`, if a fold does not agree with what it replaces.
+    """
+    if path is not None:
+        io.check_target(path)
+    if exporter not in (None, *DESCRIPTIONS):
+        raise ModelError(f"no exporter is called {exporter!r}: choose dynamo or script")
+    torch = require()
+    tell = progress or (lambda step: None)
+    if isinstance(module, torch.export.ExportedProgram):
+        _check_options_of_program(args, dynamic, exporter)
+        subject, tensors = of_program(module, input_names)
+        run = _Run(subject, tensors, dynamic, output_names, opset, ("dynamo",), tell)
+        result = run.result(optimize, check)
+    elif isinstance(module, torch.nn.Module):
+        tensors = _tensors(args)
+        exporters: tuple[Exporter, ...] = ("dynamo", "script") if exporter is None else (exporter,)
+        with evaluating(module):
+            subject = of_module(module, tensors, input_names)
+            run = _Run(subject, tensors, dynamic, output_names, opset, exporters, tell)
+            result = run.result(optimize, check)
+    else:
+        raise ModelError(
+            f"export takes a torch.nn.Module or an ExportedProgram, not {type(module).__name__}"
+        )
+    if path is not None:
+        tell("writing")
+        result.save(path)
+    for note in result.notes:
+        warnings.warn(note, ExportWarning, stacklevel=2)
+    return result
+
+
+def _check_options_of_program(args: Any, dynamic: Dynamic, exporter: Exporter | None) -> None:
+    if dynamic:
+        raise ModelError("the dynamic axes of an exported program are settled when it is exported")
+    if exporter == "script":
+        raise ModelError("the script exporter takes modules, not exported programs")
+    if _tensors(args):
+        raise ModelError("an exported program brings its own example inputs")
+
+
+def _tensors(args: Any) -> tuple[Tensor, ...]:
+    torch = require()
+    given = (args,) if isinstance(args, torch.Tensor) else tuple(args)
+    for index, value in enumerate(given):
+        if not isinstance(value, torch.Tensor):
+            raise ModelError(f"input {index} is a {type(value).__name__}, not a tensor")
+    return given
+
+
+class _Run:
+    """One export of one module."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        tensors: tuple[Tensor, ...],
+        dynamic: Dynamic,
+        output_names: Sequence[str] | None,
+        opset: int | None,
+        exporters: tuple[Exporter, ...],
+        tell: Callable[[str], None],
+    ) -> None:
+        self.subject, self.tensors, self.exporters, self.tell = subject, tensors, exporters, tell
+        self.axes: Axes = dynamic_axes(dynamic, subject.names, tensors)
+        self.notes: list[str] = []
+        self.unchecked: list[str] = []
+        tell("running PyTorch")
+        found = tuple(subject.checked_run(tensors))
+        names = found if output_names is None else tuple(output_names)
+        if len(names) != len(found) or len({*names, *subject.names}) < len(names) + len(tensors):
+            raise ModelError(
+                f"{len(found)} outputs, but names for {len(names)}, or one that an input has: "
+                f"{', '.join(names)}"
+            )
+        self.request = Request(
+            subject, sizes.for_tracing(self.axes, tensors), self.axes, names, opset
+        )
+
+    def result(self, optimize: bool, check: bool) -> ExportResult:
+        cases: list[Expected] = []
+        if check:
+            cases, self.unchecked = expectations(self.subject, self.axes, self.tensors)
+        examples = [case for case in cases if case.shapes == cases[0].shapes]
+        exporter, source, found = self._exported(examples if optimize else cases)
+        report: Report | None = None
+        if optimize:
+            folded = fold(source.model, progress=self.tell)
+            report, source = folded.report, io.Source(folded.model)
+            found = self._compared(source, cases)
+        notes = (*self.notes, *self.unchecked)
+        return ExportResult(source.model, exporter, tuple(found), notes, report, source)
+
+    def _exported(
+        self, cases: Sequence[Expected]
+    ) -> tuple[Exporter, io.Source, list[parity.Parity]]:
+        """The model of the first exporter that gives one.
+
+        Where PyTorch itself does not run at other sizes, a second exporter that promises them is
+        not believed.
+        """
+        failures: list[str] = []
+        for exporter in self.exporters:
+            self.tell(f"exporting with {DESCRIPTIONS[exporter]}")
+            last = exporter == self.exporters[-1] or bool(self.unchecked)
+            try:
+                source = run_exporter(exporter, self.request)
+                found = self._compared(source, cases)
+            except (ExportError, ParityError) as error:
+                failures.append(f"{DESCRIPTIONS[exporter]} failed: {error}")
+                if last:
+                    said = "; ".join((*failures, *self.unchecked))
+                    raise (ParityError if isinstance(error, ParityError) else ModelError)(
+                        said
+                    ) from error
+            else:
+                self.notes += [f"{failed}; took the other one" for failed in failures]
+                return exporter, source, found
+        raise AssertionError("there is always an exporter to try")
+
+    def _compared(self, source: io.Source, cases: Sequence[Expected]) -> list[parity.Parity]:
+        if not cases:
+            return []
+        self.tell("running ONNX Runtime")
+        found, stopped = parity.compare(source, self.subject.names, cases)
+        self.notes += stopped
+        return found

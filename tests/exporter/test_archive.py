@@ -1,0 +1,106 @@
+"""Programs of torch.export: read without unpickling what they bring along."""
+
+import io
+import json
+import pickle
+import warnings
+import zipfile
+
+import pytest
+import torch
+
+from onnxfuse import ModelError
+from onnxfuse.exporter.archive import load_program
+from tests.exporter.modules import Block
+
+
+@pytest.fixture(scope="module")
+def archive():
+    """Name and content of each part of a program."""
+    buffer = io.BytesIO()
+    program = torch.export.export(Block().eval(), (torch.randn(2, 4, 6, 6),))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.save(program, buffer)
+    with zipfile.ZipFile(buffer) as parts:
+        return {name: parts.read(name) for name in parts.namelist()}
+
+
+def write(path, parts):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_loads_a_program(tmp_path, archive):
+    program = load_program(write(tmp_path / "m.pt2", archive))
+    assert isinstance(program, torch.export.ExportedProgram)
+    assert program.example_inputs[0][0].shape == (2, 4, 6, 6)
+
+
+class Trap:
+    """Unpickling it would write a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def trapped(parts, place, path):
+    """The archive with a trap in a place where torch.export.load would unpickle it."""
+    root = next(iter(parts)).partition("/")[0]
+    buffer = io.BytesIO()
+    torch.save((Trap(path),), buffer)
+    parts = dict(parts)
+    if place == "examples":
+        parts[f"{root}/data/sample_inputs/model.pt"] = buffer.getvalue()
+    elif place == "weight":
+        name = f"{root}/data/weights/model_weights_config.json"
+        config = json.loads(parts[name])
+        config["config"]["wide.weight"]["use_pickle"] = True
+        parts[name] = json.dumps(config)
+        parts[f"{root}/data/weights/weight_0"] = buffer.getvalue()
+    elif place == "legacy weights":
+        parts[f"{root}/data/weights/model.pt"] = buffer.getvalue()
+    elif place == "opaque constant":
+        parts[f"{root}/data/constants/opaque_obj_0"] = pickle.dumps(Trap(path))
+    elif place == "compiled code":
+        parts[f"{root}/data/aotinductor/model/model.so"] = b"\x7fELF"
+    return parts
+
+
+@pytest.mark.parametrize(
+    "place", ["examples", "weight", "legacy weights", "opaque constant", "compiled code"]
+)
+def test_nothing_but_tensors_is_unpickled(tmp_path, archive, place):
+    path = write(tmp_path / "m.pt2", trapped(archive, place, tmp_path / "sprung"))
+    with pytest.raises(ModelError, match=r"m\.pt2: "):
+        load_program(path)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_refuses_other_files(tmp_path, archive):
+    whole = write(tmp_path / "m.pt2", archive).read_bytes()
+    (tmp_path / "other.zip").write_bytes(b"")
+    contents = {
+        "cannot be read": None,
+        "not a program of torch.export.save": b"text",
+        "not a program": whole[: len(whole) // 2],
+    }
+    for said, content in contents.items():
+        path = tmp_path / "bad.pt2"
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(ModelError, match=said):
+            load_program(path)
+
+
+def test_refuses_an_archive_without_its_graph(tmp_path, archive):
+    parts = {name: content for name, content in archive.items() if "model.json" not in name}
+    with pytest.raises(ModelError, match=r"torch\.export\.load failed") as caught:
+        load_program(write(tmp_path / "m.pt2", parts))
+    assert "\n" not in str(caught.value)
