@@ -117,9 +117,23 @@ def runs_of(
     reached = reach(graph, stretch)
     if isinstance(reached, Refusal):
         raise BeyondMeans(reached.reason)
-    takes_any = has_channels(kind) and not others
+    if not has_channels(kind) or others:
+        yield from _at_settings(graph, stretch, settings(), reached)
+        return
+    made: list[Run] = []
+    for run in _at_any_size(graph, stretch, settings, reached):
+        made.append(run)
+        yield run
+    yield from _beyond_one(graph, stretch, made)
+
+
+def _at_any_size(
+    graph: Graph, stretch: Stretch, settings: Callable[[], Sequence[Setting]], reached: Reach
+) -> Iterator[Run]:
+    """A stretch that reads no shapes but its own."""
+    kind = graph.type(stretch.source)
     count = 0
-    for run in _free(graph, stretch, kind, reached) if takes_any else ():
+    for run in _free(graph, stretch, kind, reached):
         count += 1
         yield run
     if count > 1:
@@ -127,8 +141,23 @@ def runs_of(
     for run in _at_settings(graph, stretch, settings(), reached):
         count += 1
         yield run
-    if takes_any and not count:
+    if not count:
         yield from _frozen(graph, stretch, kind)
+
+
+def _beyond_one(graph: Graph, stretch: Stretch, made: Sequence[Run]) -> Iterator[Run]:
+    """The stretch where an axis is longer, if it was 1 at all sizes at which the stretch ran.
+
+    What broadcasts against a constant runs at 1 and at one other extent, where it may be no
+    convolution: that of the constant, less what the stretch adds to the axis.
+    """
+    lengths = {n for name in stretch.constants for n in graph.constant_shape(name) or ()}
+    extents = sorted({*range(2, _SMALL_EXTENT), *(n - k for n in lengths for k in range(9))})
+    for axis, dim in enumerate(graph.type(stretch.source).shape or ()):
+        if made and not isinstance(dim, int) and all(run.shape[axis] == 1 for run in made):
+            shape = made[0].shape
+            longer = ((*shape[:axis], n, *shape[axis + 1 :]) for n in extents if n > 1)
+            yield from _that_run(graph, stretch, ((s, {}) for s in longer))
 
 
 def has_channels(kind: TensorType) -> bool:

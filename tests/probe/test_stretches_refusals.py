@@ -249,3 +249,36 @@ def test_refuses_padding_that_takes_digits_from_its_input(value):
     y = b.op("Transpose", b.op("Concat", side, y, side, axis=2), perm=[0, 3, 1, 2])
     folded = optimized(b.model(b.op("MaxPool", y, kernel_shape=[3, 3])))
     assert (folded.ops["Mul"], folded.ops["Conv"]) == (1, 0)
+
+
+# A constant that broadcasts over a symbolic axis: at an extent of 1 it looks like a convolution.
+
+BROADCAST = ({"n": 2, "h": 4, "w": 4}, {"n": 1, "h": 3, "w": 1})
+
+
+@pytest.mark.parametrize("op", ["Mul", "Add"])
+@pytest.mark.parametrize("shape", [(4,), (1, 1, 4), (1, 1, 1, 4)])
+def test_refuses_a_constant_over_a_symbolic_width(op, shape):
+    b = Builder()
+    x = b.batch_norm(b.op("Relu", b.input("n", C, "h", "w")), C)
+    folded = optimized(b.model(b.op("Relu", b.op(op, x, b.random(*shape)))), *BROADCAST)
+    assert folded.ops[op] >= 1
+    assert folded.ops["Conv"] == 0
+
+
+def test_refuses_a_constant_over_a_symbolic_batch():
+    b = Builder()
+    x = b.batch_norm(b.op("Relu", b.input("n", C, "h", "w")), C)
+    y = b.op("Mul", x, b.random(3, 1, 1, 1))
+    folded = optimized(b.model(b.op("Relu", y)), {"n": 3, "h": 4, "w": 5}, {"n": 1, "h": 3, "w": 2})
+    assert folded.ops["Mul"] == 1
+
+
+def test_refuses_a_constant_over_a_symbolic_width_that_was_padded():
+    b = Builder()
+    x = b.batch_norm(b.op("Relu", b.input("n", C, "h", "w")), C)
+    y = padded(b, x, (1, 1), (1, 1))
+    folded = optimized(
+        b.model(b.op("Relu", b.op("Mul", y, b.random(1, 1, 6)))), {"n": 1, "h": 3, "w": 4}
+    )
+    assert folded.ops["Mul"] == 1
