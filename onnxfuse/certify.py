@@ -192,6 +192,8 @@ def _probe_shapes(graph: Graph, candidate: Candidate) -> list[tuple[int, ...]]:
     """Shapes for the source; what is known of it is kept where the map holds at one size only."""
     term, view = candidate.term, candidate.view
     known = graph.type(candidate.source).shape or (None,) * view.rank
+    if candidate.turned is not None:
+        known = candidate.turned.shape(known)
     frozen = isinstance(term, AffineConv) and term.at_size is not None
     shape = [d if frozen and isinstance(d, int) else 2 + (a > 0) for a, d in enumerate(known)]
     if view.spatial and not (frozen and isinstance(known[0], int)):
@@ -204,7 +206,8 @@ def _probe_shapes(graph: Graph, candidate: Candidate) -> list[tuple[int, ...]]:
         for axis, extent in zip(view.spatial, size, strict=True):
             held = known[axis]
             shape[axis] = held if frozen and isinstance(held, int) else extent
-        shapes.append(tuple(shape))
+        turned = candidate.turned
+        shapes.append(tuple(shape) if turned is None else turned.shape_in_front(tuple(shape)))
     return list(dict.fromkeys(shapes))
 
 

@@ -101,7 +101,7 @@ def _fold(regions: Regions, target: str, candidate: Candidate, outcome: Outcome)
     graph, source = regions.graph, candidate.source
     replaced = between(regions, target, source, candidate.view)
     with large_arrays_freed():
-        lowered = lower(graph, candidate.term, candidate.view, source, target)
+        lowered = lower(graph, candidate.term, candidate.view, source, target, candidate.turned)
         rounded = round_constants(lowered, graph.type(target).elem_type)
     if not isinstance(rounded, Refusal) and _brings_conv(graph, target, replaced, lowered):
         rounded = Refusal("ONNX Runtime has no Conv in float64, and there was none before")

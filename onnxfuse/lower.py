@@ -24,6 +24,7 @@ from onnxfuse.affine import (
 from onnxfuse.graph import Graph
 from onnxfuse.lift import View
 from onnxfuse.lift.convolution import swap_channels
+from onnxfuse.turned import Turned, over_rank
 
 _GEMM_WITHOUT_BIAS = 11
 
@@ -74,26 +75,43 @@ class _Writer:
         return Lowered(tuple(self.nodes), self.constants, term)
 
 
-def lower(graph: Graph, term: Term, view: View, source: str, target: str) -> Lowered:
+def lower(
+    graph: Graph, term: Term, view: View, source: str, target: str, turned: Turned | None = None
+) -> Lowered:
     """Writes a map as nodes that read `source` and make `target`.
 
     Args:
         graph: The graph the names are for.
         term: The map.
-        view: How source and target are read.
+        view: How the target is read, and the source if it is not turned.
         source: The tensor to read.
         target: The tensor to make.
+        turned: How the source is read when a Transpose lies between.
     """
     writer = _Writer(graph, source, target)
+    if turned is None:
+        return writer.finish(_write(writer, term, view))
+    order = list(turned.order)
+    if isinstance(term, AffineConv) and term.is_pointwise and term.out_channels <= term.in_channels:
+        term = _write(writer, over_rank(term, len(turned.view.spatial)), turned.view)
+        writer.node("Transpose", [writer.value], perm=order)
+    else:
+        writer.node("Transpose", [writer.value], perm=order)
+        term = _write(writer, term, view)
+    return writer.finish(term)
+
+
+def _write(writer: _Writer, term: Term, view: View) -> Term:
+    """Adds the nodes of a map; returns it as written."""
     if isinstance(term, FixedWindow):
         _write_window(writer, term)
-        return writer.finish(term)
+        return term
     term = trim(regroup(term)) if view.spatial else regroup(term)
     if is_trivial(term):
-        return writer.finish(term)
+        return term
     if term.is_channelwise and (not view.spatial or not _needs_both(term)):
         _write_channelwise(writer, term, view)
-        return writer.finish(term)
+        return term
     if term.reads_outside and term.outside_of is not None:
         writer.node("Add", [writer.value, writer.channel_vector("shift", -term.outside, view)])
         shifted = term.bias + taps.apply_to_constant(term.weight, term.groups, term.outside)
@@ -104,7 +122,7 @@ def lower(graph: Graph, term: Term, view: View, source: str, target: str) -> Low
         _write_conv(writer, without_crops(term), bias)
     else:
         _write_matrix(writer, term, bias, view)
-    return writer.finish(term)
+    return term
 
 
 def _needs_both(term: AffineConv) -> bool:

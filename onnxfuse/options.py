@@ -93,8 +93,9 @@ def _options(
     for choice, candidate in enumerate(regions.candidates.get(name, ())):
         if (name, candidate.source) in impossible:
             continue
-        trivial = isinstance(candidate.term, AffineConv) and is_trivial(candidate.term)
-        moves = isinstance(candidate.term, AffineConv) and candidate.term.is_movement
+        term = candidate.term if isinstance(candidate.term, AffineConv) else None
+        trivial = term is not None and candidate.turned is None and is_trivial(term)
+        moves = term is not None and term.is_movement
         if (moves or data == [candidate.source]) and not trivial:
             continue
         needs = (candidate.source,) if candidate.source in inside else ()

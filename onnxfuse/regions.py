@@ -27,9 +27,10 @@ from onnxfuse.affine import (
     regroup,
     trim,
 )
-from onnxfuse.graph import FLOAT_TYPES, Graph
+from onnxfuse.graph import FLOAT_TYPES, Dim, Graph
 from onnxfuse.lift import RULES, Site, Step, View, own_view, protected
 from onnxfuse.probe import Load, Probed, Probes
+from onnxfuse.turned import Source, Turned, across, order_of
 
 MAX_SOURCES = 16
 NOMINAL_EXTENT = 32
@@ -46,10 +47,11 @@ class Candidate:
 
     Attributes:
         source: Name of the tensor to compute from.
-        view: How both tensors are read.
+        view: How the target is read, and the source if it is not turned.
         term: The map.
         work: What the nodes for it would cost.
         size: Spatial size of the source; static, or nominal where it is not known.
+        turned: How the source is read when a Transpose lies between; None when none does.
     """
 
     source: str
@@ -57,16 +59,22 @@ class Candidate:
     term: Term
     work: cost.Work
     size: Size
+    turned: Turned | None = None
+
+    @property
+    def origin(self) -> Source:
+        """What the map starts from."""
+        return self.turned or self.source
 
     @property
     def nodes(self) -> int:
         """Nodes that it takes, unless it is trivial."""
-        term = self.term
+        term, turns = self.term, int(self.turned is not None)
         if isinstance(term, FixedWindow) or term.is_channelwise:
-            return 1
+            return 1 + turns
         shifts = term.reads_outside and term.outside_of is not None
         biased = term.bias_of is not None and not (self.view.spatial or self.view == View.image(2))
-        return 1 + shifts + biased
+        return 1 + shifts + biased + turns
 
 
 @dataclass
@@ -136,7 +144,14 @@ class Regions:
         channels = shape[view.axis] if shape is not None and len(shape) == view.rank else None
         return identity(channels, len(view.spatial)) if isinstance(channels, int) else None
 
-    def candidate(self, source: str, view: View, term: Term) -> Candidate:
+    def shape(self, source: Source) -> tuple[Dim, ...] | None:
+        """Shape of a source as its map reads it, or None."""
+        if isinstance(source, str):
+            return self.graph.type(source).shape
+        shape = self.graph.type(source.name).shape
+        return None if shape is None else source.shape(shape)
+
+    def candidate(self, source: Source, view: View, term: Term) -> Candidate:
         """A map with its price; looks for zero blocks where they may be and looking is cheap."""
         size = self._nominal_size(source, view)
         if isinstance(term, AffineConv) and term.is_selective:
@@ -147,23 +162,27 @@ class Regions:
         spatial = bool(view.spatial)
         biased = spatial or view == View.image(2)
         work = cost.lowered(term, size, pixels, spatial=spatial, biased=biased)
-        return Candidate(source, view, term, work, size)
+        if isinstance(source, str):
+            return Candidate(source, view, term, work, size)
+        turning = cost.movement(2 * pixels * min(term.in_channels, term.out_channels))
+        return Candidate(source.name, view, term, cost.plus(work, turning), size, source)
 
-    def static_size(self, name: str, view: View) -> Size | None:
-        """Spatial size of a tensor, or None where it is not a number."""
-        shape = self.graph.type(name).shape or ()
+    def static_size(self, source: Source, view: View) -> Size | None:
+        """Spatial size of a source, or None where it is not a number."""
+        shape = self.shape(source) or ()
         sizes = tuple(d for a in view.spatial if a < len(shape) and isinstance(d := shape[a], int))
         return sizes if len(sizes) == len(view.spatial) else None
 
-    def _nominal_size(self, name: str, view: View) -> Size:
-        static = self.static_size(name, view)
-        if static is not None:
-            return static
-        known = self.sizes.get(name, ())
-        return known if len(known) == len(view.spatial) else (NOMINAL_EXTENT,) * len(view.spatial)
+    def _nominal_size(self, source: Source, view: View) -> Size:
+        known = self.sizes.get(source, ()) if isinstance(source, str) else ()
+        if self.static_size(source, view) is None and len(known) == len(view.spatial):
+            return known
+        shape = self.shape(source) or ()
+        sizes = (shape[axis] if axis < len(shape) else None for axis in view.spatial)
+        return tuple(n if isinstance(n, int) else NOMINAL_EXTENT for n in sizes)
 
-    def _rows(self, name: str, view: View) -> int:
-        shape = self.graph.type(name).shape or ()
+    def _rows(self, source: Source, view: View) -> int:
+        shape = self.shape(source) or ()
         others = [d for a, d in enumerate(shape) if a not in (0, view.axis)]
         return math.prod(d if isinstance(d, int) else NOMINAL_EXTENT for d in others)
 
@@ -200,7 +219,8 @@ class _Finder:
         }
         self._root: dict[str, str] = {}
         self._views: dict[str, list[View]] = {}
-        self._maps: dict[tuple[str, View], dict[str, Term]] = {}
+        self._maps: dict[tuple[str, View], dict[Source, Term]] = {}
+        self._turns: list[tuple[str, str]] = []
         self._eligible = [self._is_eligible(i, node, skip) for i, node in enumerate(graph.nodes)]
 
     def run(self) -> Regions:
@@ -209,6 +229,9 @@ class _Finder:
             if self._eligible[index]:
                 with large_arrays_freed():
                     self._visit(index, node)
+            if node.op_type == "Transpose" and not node.domain:
+                self._turn(node)
+        self._join_across_turns()
         return self.found
 
     def _is_eligible(self, index: int, node: onnx.NodeProto, skip: frozenset[str]) -> bool:
@@ -247,6 +270,8 @@ class _Finder:
                 found = [own_view(self.graph, node)]
                 found += [p.view for name in node.output if (p := self.probes.found.get(name))]
                 views.extend(v for v in dict.fromkeys(found) if v is not None and v not in views)
+        for node in self.graph.nodes:
+            self._carry_view(node)
         for index, node in enumerate(self.graph.nodes):
             if self._eligible[index] and node.op_type in _CROPS:
                 views = self._views[self._find(node.output[0])]
@@ -297,7 +322,7 @@ class _Finder:
         common = [s for s in known[0] if all(s in other for other in known[1:])]
         if not common:
             self.found.refusals.setdefault(index, Refusal("its inputs have no common source"))
-        maps: dict[str, Term] = {}
+        maps: dict[Source, Term] = {}
         for source in common:
             terms = [found[source] for found in known]
             term = step.combine(terms, self.found.static_size(source, view))
@@ -307,22 +332,58 @@ class _Finder:
                 maps[source] = term
         self._store(output, view, maps)
 
-    def _sources(self, name: str, view: View) -> dict[str, Term] | None:
+    def _sources(self, name: str, view: View) -> dict[Source, Term] | None:
         """The maps to a tensor, its own identity first; None when its channels are not known."""
         own = self.found.identity(name, view)
         return None if own is None else {name: own, **self._maps.get((name, view), {})}
 
-    def _store(self, output: str, view: View, maps: dict[str, Term]) -> None:
+    def _store(self, output: str, view: View, maps: Mapping[Source, Term]) -> None:
         """Keeps the cheapest maps, and prices them."""
         found = [self.found.candidate(source, view, term) for source, term in maps.items()]
         found.sort(key=lambda c: c.work.nanoseconds)
         found = found[:MAX_SOURCES]
         if not found:
             return
-        kept = {c.source: maps[c.source] for c in found}
+        kept = {c.origin for c in found}
         self._maps[output, view] = {s: t for s, t in maps.items() if s in kept}
-        nearest = min(found, key=lambda c: list(maps).index(c.source))
+        nearest = min(found, key=lambda c: list(maps).index(c.origin))
         if view.spatial and isinstance(nearest.term, AffineConv):
             size = tuple(max(n, 1) for n in nearest.term.output_size(nearest.size))
             self.found.sizes.setdefault(output, size)
         self.found.candidates.setdefault(output, []).extend(found)
+
+    # Transposes --------------------------------------------------------------------------------
+
+    def _carry_view(self, node: onnx.NodeProto) -> None:
+        """Where nothing else tells how a Transpose's output is read: as its input is."""
+        if node.op_type != "Transpose" or node.domain:
+            return
+        order, behind = order_of(self.graph, node), self._views.get(self._find(node.output[0]))
+        if order is None or behind is None or behind:
+            return
+        for view in self._views.get(self._find(node.input[0]), ()):
+            if len(order) == view.rank > 2 and order[1] == view.axis:
+                behind.append(View.image(view.rank))
+
+    def _turn(self, node: onnx.NodeProto) -> None:
+        """Maps to a Transpose's output, in each view in which it is read, from turned sources."""
+        name, output = node.input[0], node.output[0]
+        order = order_of(self.graph, node)
+        if order is None or name not in self.found.component:
+            return
+        for behind in self._views.get(self._find(output), ()):
+            front = self._views.get(self._find(name), ())
+            maps = across(self._maps, name, order, front, behind)
+            if maps:
+                self._maps[output, behind] = {**self._maps.get((output, behind), {}), **maps}
+                self._turns.append((name, output))
+
+    def _join_across_turns(self) -> None:
+        """One component on both sides: they are planned together."""
+        component = self.found.component
+        roots = {self._find(name): name for name in component}
+        for name, output in self._turns:
+            old, new = component[roots[self._find(output)]], component[name]
+            component[output] = old
+            joined = (member for member, number in component.items() if number == old)
+            component.update(dict.fromkeys(list(joined), new))

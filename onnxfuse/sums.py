@@ -88,6 +88,8 @@ def _best_group(regions: Regions, tree: _Tree) -> tuple[str, ...] | None:
     for term in tree.terms:
         maps.setdefault(term, {})[term] = None
         for candidate in regions.candidates.get(term, ()):
+            if candidate.turned is not None:
+                continue
             maps.setdefault(candidate.source, {})[term] = candidate
     best: tuple[int, tuple[str, ...] | None] = (0, None)
     for source, branches in maps.items():
