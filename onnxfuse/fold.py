@@ -108,6 +108,8 @@ def _fold(regions: Regions, target: str, candidate: Candidate, outcome: Outcome)
     if isinstance(rounded, Refusal):
         _refuse(graph, target, source, rounded, outcome)
         return
+    if [node.op_type for node in replaced.nodes] == [node.op_type for node in lowered.nodes]:
+        return  # what stands there already
     certificate = certify(graph, replaced, lowered, candidate, target)
     if isinstance(certificate, Refusal):
         _refuse(graph, target, source, certificate, outcome)

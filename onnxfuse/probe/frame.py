@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnxfuse.affine import Array, Size
 
+Indices = NDArray[np.intp]
 _FEW_PIXELS = 64
 
 
@@ -58,13 +60,20 @@ class Frame:
             for tap in self.taps
         )
 
-    def output(self, position: Size, tap: int) -> Size | None:
-        """The output that reads a position through a tap; None where there is none."""
-        distance = [p - t for p, t in zip(position, self.taps[tap], strict=True)]
-        if any(d % s for d, s in zip(distance, self.strides, strict=True)):
-            return None
-        q = tuple(d // s for d, s in zip(distance, self.strides, strict=True))
-        return q if all(0 <= i < m for i, m in zip(q, self.out_size, strict=True)) else None
+    def readers(self, position: Size) -> tuple[Indices, Indices]:
+        """The taps through which some output reads a position, and the flat index of that output.
+
+        Each of shape (R,).
+        """
+        rank = len(position)
+        distance = np.array(position, int) - np.array(self.taps, int).reshape(len(self.taps), rank)
+        outputs, phase = np.divmod(distance, np.array(self.strides, int))
+        inside = np.all((phase == 0) & (outputs >= 0) & (outputs < np.array(self.out_size)), axis=1)
+        taps = np.flatnonzero(inside)
+        if not rank:
+            return taps, np.zeros_like(taps)
+        flat: Indices = np.ravel_multi_index(tuple(outputs[taps].T), self.out_size)
+        return taps, flat
 
     def places(self) -> tuple[list[Size], list[Size]] | None:
         """Where to put impulses: (slots, positions); each position is tried in some one slot.

@@ -21,7 +21,7 @@ import numpy as np
 
 from onnxfuse.affine import AffineConv, Array, Refusal, Size, affine_conv, padded_with
 from onnxfuse.probe.border import bias_and_outside
-from onnxfuse.probe.frame import Frame
+from onnxfuse.probe.frame import Frame, Indices
 
 Respond = Callable[[Array], Array]
 Shot = tuple[Size, Array]
@@ -222,16 +222,18 @@ class _Reader:
         if len(volleys) > self.left * self.batch:
             return Refusal(TOO_MUCH)
         found = np.zeros((len(frame.taps), len(vectors), self.rest.shape[1]))
+        readers: dict[Size, tuple[Indices, Indices]] = {}
         fired = (
             [(_plus(p, slot), vectors[v]) for (v, p), slot in zip(volley, slots, strict=False)]
             for volley in volleys
         )
         for volley, answer in zip(volleys, self._answers(list(fired)), strict=True):
             for (number, position), slot in zip(volley, slots, strict=False):
-                for tap in range(len(frame.taps)):
-                    q = frame.output(_plus(position, slot), tap)
-                    if q is not None:
-                        found[tap, number] = _column(answer, q)
+                place = _plus(position, slot)
+                if place not in readers:
+                    readers[place] = frame.readers(place)
+                taps, outputs = readers[place]
+                found[taps, number] = answer.reshape(len(answer), -1)[:, outputs].T
         return found
 
     def _settled(self, frame: Frame, taps: Array) -> AffineConv | Refusal:

@@ -34,6 +34,8 @@ _SMALL_EXTENTS = ((9, 10, 11), (5, 3, 4), (2, 1, 3))
 _LARGE_BATCH = 24
 _MOST_IN_BATCH = 1 << 21
 _MODEL_EXTENTS = (64, 96, 75, 90, 18, 9, 5, 224, 331)
+_MODEL_BATCHES = (2, 3, 1, 7, 2, 3, 1, 2, 3)
+_BATCH_SIZES = len({*_MODEL_BATCHES})
 _MOST_RUNS = 4
 _MOST_GUESSES = 64
 
@@ -72,7 +74,7 @@ def static_shape(kind: TensorType) -> Shape | None:
 def model_settings(model: onnx.ModelProto) -> list[Setting]:
     """The model at several sizes of the symbolic dimensions of its inputs."""
     found = []
-    for number, extent in enumerate(_MODEL_EXTENTS):
+    for number, (extent, batch) in enumerate(zip(_MODEL_EXTENTS, _MODEL_BATCHES, strict=True)):
         copy = hollow(model)
         del copy.graph.value_info[:]
         batches: dict[str, int] = {}
@@ -83,13 +85,13 @@ def model_settings(model: onnx.ModelProto) -> list[Setting]:
                 if dim.HasField("dim_value"):
                     continue
                 if axis == 0:
-                    dim.dim_value = batches.setdefault(dim.dim_param, _BATCHES[number % 6])
+                    dim.dim_value = batches.setdefault(dim.dim_param, batch)
                 else:
                     name = dim.dim_param or f"{value.name}.{axis}"
                     size = max(extent + apart * len(extents), 3)
                     dim.dim_value = extents.setdefault(name, size)
         found.append(Setting(copy, extents))
-        if not batches and not extents:
+        if not extents and (not batches or len({*_MODEL_BATCHES[: number + 1]}) == _BATCH_SIZES):
             break
     return found
 
@@ -178,21 +180,29 @@ def _at_settings(
 ) -> Iterator[Run]:
     """The stretch where the model has some sizes, one of them beyond all bounds."""
     names = {stretch.source, *stretch.shapes_of}
+    kind = graph.type(stretch.source).shape
     count, beyond = 0, False
+    batches: set[int] = set()
     for setting in settings:
         shapes = {name: shape for name in names if (shape := setting.shape(name)) is not None}
         if len(shapes) < len(names):
             continue
         shape = shapes[stretch.source]
-        is_beyond = min(setting.sizes.values(), default=0) > reached.far
-        is_beyond &= min(shape[2:], default=0) > reached.bound
+        varying = [
+            n for a, n in enumerate(shape) if a > 1 and not (kind and isinstance(kind[a], int))
+        ]
+        is_beyond = all(n > reached.far for n in setting.sizes.values())
+        is_beyond &= not setting.sizes or all(n > reached.bound for n in varying)
         is_small = max(setting.sizes.values(), default=0) <= 2 * _SMALL_EXTENT
         if count < _MOST_RUNS or is_small or (is_beyond and not beyond):
             for run in _that_run(graph, stretch, [(shape, shapes)]):
                 count, beyond = count + 1, beyond or is_beyond
+                batches.add(run.shape[0])
                 yield run
     if count and not beyond:
         raise BeyondMeans(f"its constants reach to sizes of {reached.far}")
+    if len(batches) == 1 and not (kind and isinstance(kind[0], int)):
+        raise BeyondMeans(f"of several batches it runs with {batches.pop()} images alone")
 
 
 def _free(graph: Graph, stretch: Stretch, kind: TensorType, reached: Reach) -> Iterator[Run]:

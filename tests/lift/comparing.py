@@ -259,6 +259,8 @@ def optimized(
     assert [o.name for o in result.model.graph.output] == [o.name for o in model.graph.output]
     assert list(result.model.graph.output) == list(model.graph.output)
     assert_inputs_kept(model, result.model)
+    for fold in result.report.folds:
+        assert tuple(op for _, op in fold.replaced) != fold.nodes, fold
     for number, given in enumerate((*sizes, *(() if sizes or feeds else ({},)))):
         inputs = feeds_for(model, given, seed=number + 1)
         assert_agrees(model, result.model, inputs, original_runs, truth_runs)

@@ -75,6 +75,26 @@ def test_folds_where_another_tensor_gives_the_size():
     assert folded.ops == {"Conv": 2, "Relu": 1}, folded.reasons
 
 
+def test_folds_where_the_batch_alone_is_symbolic():
+    b = Builder()
+    x = b.input("n", C, H, W)
+    t = b.op("Relu", b.conv(x, C, C, (3, 3), pads=[1] * 4))
+    batch, stacked = size_of(b, x, 0), stacked_taps(b, t)
+    columns = reshaped(b, stacked, batch, C * 9, H * W)
+    y = reshaped(b, b.op("MatMul", b.random(OUT, C * 9), columns), batch, OUT, H, W)
+    folded = optimized(b.model(y), {"n": 1}, {"n": 2}, {"n": 30})
+    assert folded.ops == {"Conv": 2, "Relu": 1}, folded.reasons
+
+
+def test_refuses_images_chosen_from_a_symbolic_batch():
+    b = Builder()
+    x = b.op("Relu", b.input("n", C, H, W))
+    chosen = b.op("Gather", x, b.constant([0, 1, 2]), axis=0)
+    y = reshaped(b, b.op("Mul", chosen, b.random(C, 1, 1)), size_of(b, x, 0), C, H, W)
+    folded = optimized(b.model(b.op("Relu", y)), {"n": 3})
+    assert folded.ops["Gather"] == 1
+
+
 def test_folds_weights_that_the_graph_assembles():
     """1 / (C * 9) of each window, the number by Shape; and rows joined to one matrix."""
     b = Builder()
