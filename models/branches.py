@@ -31,7 +31,23 @@ class Block(nn.Module):
         raise NotImplementedError
 
 
-class ConvNorm(nn.Sequential, Block):
+class Normed(nn.Sequential, Block):
+    """A convolution, or a block that is equal to one, then BatchNorm."""
+
+    def __init__(self, conv: nn.Module, norm: nn.Module):
+        super().__init__(OrderedDict(conv=conv, norm=norm))
+
+    @torch.no_grad()
+    def to_conv(self) -> nn.Module:
+        """The equal convolution with bias."""
+        conv = reparameterize(self.conv)
+        weight, bias = fold_norm(*_kernel(conv, conv), self.norm)
+        conv.weight.copy_(weight)
+        conv.bias = nn.Parameter(bias)
+        return conv
+
+
+class ConvNorm(Normed):
     """A convolution without bias, then BatchNorm: (N, C_in, *S) -> (N, C_out, *(S / stride))."""
 
     def __init__(
@@ -41,18 +57,15 @@ class ConvNorm(nn.Sequential, Block):
         kernel_size: tuple[int, ...],
         stride: int = 1,
         groups: int = 1,
+        dilation: int = 1,
     ):
-        """Pads with kernel_size // 2 zeros on both sides; len(kernel_size) is the spatial rank."""
+        """Pads with dilation * (kernel_size // 2) zeros; len(kernel_size) is the spatial rank."""
         rank = len(kernel_size)
-        padding = tuple(size // 2 for size in kernel_size)
+        padding = tuple(dilation * (size // 2) for size in kernel_size)
         conv = CONVS[rank](
-            in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False
         )
-        super().__init__(OrderedDict(conv=conv, norm=NORMS[rank](out_channels)))
-
-    def to_conv(self) -> nn.Module:
-        """The equal convolution with bias."""
-        return _merge([self])
+        super().__init__(conv, NORMS[rank](out_channels))
 
 
 class ParallelBranches(Block):
@@ -109,7 +122,7 @@ def _replace_blocks(module: nn.Module) -> nn.Module:
 @torch.no_grad()
 def _merge(branches: list[nn.Module]) -> nn.Module:
     """One convolution equal to the sum of `branches`."""
-    convs = [branch.conv if isinstance(branch, ConvNorm) else branch for branch in branches]
+    convs = [branch.conv if isinstance(branch, Normed) else branch for branch in branches]
     convs = [conv for conv in convs if isinstance(conv, CONV_TYPES)]
     like = convs[0]
     kernel_size = tuple(map(max, zip(*(conv.kernel_size for conv in convs), strict=True)))
@@ -139,7 +152,7 @@ def _kernel(branch: nn.Module, like: nn.Module) -> tuple[Tensor, Tensor]:
     if isinstance(branch, CONV_TYPES):
         zero = branch.weight.new_zeros(branch.out_channels)
         return branch.weight, zero if branch.bias is None else branch.bias
-    if isinstance(branch, ConvNorm):
+    if isinstance(branch, Normed):
         return fold_norm(*_kernel(branch.conv, like), branch.norm)
     if isinstance(branch, NORM_TYPES):
         return fold_norm(*_identity(like), branch)

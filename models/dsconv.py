@@ -15,7 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.branches import Block
+from models.branches import Block, Normed
+from models.classifier import Classifier
+
+NETWORK_LAYERS = ((16, 1), (16, 1), (32, 2), (32, 1), (64, 2), (64, 1))  # C_out and stride
 
 
 class DSConv2d(Block):
@@ -125,3 +128,19 @@ def quantize(weight: Tensor, block_size: int, bits: int) -> tuple[Tensor, Tensor
         scales.append((block * q).sum(dim=1, keepdim=True) / square.clamp(min=1))
         integers.append(q)
     return torch.cat(integers, dim=1).to(torch.int8), torch.cat(scales, dim=1)
+
+
+def dsconv_net() -> Classifier:
+    """Six layers relu(BN(dsconv3x3(x))) for colour images of 32x32 pixels and ten classes.
+
+    The blocks have eight channels; every second layer shifts blocks and channels too.
+    """
+    layers: list[nn.Module] = []
+    channels = 3
+    for index, (out_channels, stride) in enumerate(NETWORK_LAYERS):
+        conv = nn.Conv2d(channels, out_channels, 3, stride, padding=1, bias=False)
+        shifts = index % 2 == 1
+        conv = DSConv2d(conv, block_size=8, block_shift=shifts, channel_shift=shifts)
+        layers += [Normed(conv, nn.BatchNorm2d(out_channels)), nn.ReLU()]
+        channels = out_channels
+    return Classifier(layers, channels, num_classes=10)

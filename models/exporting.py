@@ -23,7 +23,9 @@ SPATIAL_NAMES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", 
 
 
 def export(module: nn.Module, args: torch.Tensor, form: Form, dynamic: bool) -> onnx.ModelProto:
-    """The ONNX model of a module with one input and one output, called "input" and "output".
+    """The ONNX model of a module with one input, called "input".
+
+    One output is called "output", several are called "output_0", "output_1" and so on.
 
     Args:
         module: a module in eval mode.
@@ -37,14 +39,24 @@ def export(module: nn.Module, args: torch.Tensor, form: Form, dynamic: bool) -> 
         raise ValueError("the module is in training mode; call module.eval() first")
     names = dict(enumerate(("batch", None, *SPATIAL_NAMES[args.ndim - 2])))
     axes = {axis: name for axis, name in names.items() if name is not None}
+    outputs = _output_names(module, args)
     with _quiet():
         if form == "dynamo":
-            return _export_dynamo(module, args, axes if dynamic else None)
-        return _export_script(module, args, axes if dynamic else None, form == "script_unfolded")
+            return _export_dynamo(module, args, outputs, axes if dynamic else None)
+        unfolded = form == "script_unfolded"
+        return _export_script(module, args, outputs, axes if dynamic else None, unfolded)
+
+
+@torch.no_grad()
+def _output_names(module: nn.Module, x: torch.Tensor) -> list[str]:
+    outputs = module(x)
+    if isinstance(outputs, torch.Tensor):
+        return ["output"]
+    return [f"output_{index}" for index in range(len(outputs))]
 
 
 def _export_dynamo(
-    module: nn.Module, x: torch.Tensor, axes: dict[int, str] | None
+    module: nn.Module, x: torch.Tensor, outputs: list[str], axes: dict[int, str] | None
 ) -> onnx.ModelProto:
     shapes = None
     if axes is not None:
@@ -53,7 +65,7 @@ def _export_dynamo(
         module,
         (x,),
         input_names=["input"],
-        output_names=["output"],
+        output_names=outputs,
         dynamic_shapes=shapes,
         verbose=False,
     )
@@ -61,9 +73,16 @@ def _export_dynamo(
 
 
 def _export_script(
-    module: nn.Module, x: torch.Tensor, axes: dict[int, str] | None, unfolded: bool
+    module: nn.Module,
+    x: torch.Tensor,
+    outputs: list[str],
+    axes: dict[int, str] | None,
+    unfolded: bool,
 ) -> onnx.ModelProto:
     mode = torch.onnx.TrainingMode
+    dynamic_axes = None
+    if axes is not None:
+        dynamic_axes = {"input": axes, **{name: {0: axes[0]} for name in outputs}}
     buffer = io.BytesIO()
     torch.onnx.export(
         module,
@@ -71,8 +90,8 @@ def _export_script(
         buffer,
         dynamo=False,
         input_names=["input"],
-        output_names=["output"],
-        dynamic_axes=None if axes is None else {"input": axes, "output": {0: axes[0]}},
+        output_names=outputs,
+        dynamic_axes=dynamic_axes,
         do_constant_folding=not unfolded,
         training=mode.PRESERVE if unfolded else mode.EVAL,
     )

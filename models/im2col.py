@@ -15,9 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.branches import Block
+from models.branches import Block, Normed
+from models.classifier import Classifier
 
 Pair = tuple[int, int]
+
+NETWORK_LAYERS = ((16, 1), (16, 1), (32, 2), (32, 1), (64, 2), (64, 1))  # C_out and stride
 
 
 class HandWrittenConv2d(Block):
@@ -174,3 +177,18 @@ class StridedConv2d(HandWrittenConv2d):
         windows = x.as_strided((*x.shape[:2], *size), (image, channel, *steps))
         y = torch.einsum("ocij,ncijhw->nohw", self.weight, windows)
         return y + self.bias[:, None, None]
+
+
+def im2col_net() -> Classifier:
+    """Six layers relu(BN(conv3x3(x))) for colour images of 32x32 pixels and ten classes.
+
+    Slices, unfolding and indexing take turns: what the exporters take at symbolic sizes.
+    """
+    ways = (SliceConv2d, UnfoldConv2d, GatherConv2d) * 2
+    layers: list[nn.Module] = []
+    channels = 3
+    for way, (out_channels, stride) in zip(ways, NETWORK_LAYERS, strict=True):
+        conv = way(channels, out_channels, (3, 3), (stride, stride), padding=(1, 1))
+        layers += [Normed(conv, nn.BatchNorm2d(out_channels)), nn.ReLU()]
+        channels = out_channels
+    return Classifier(layers, channels, num_classes=10)

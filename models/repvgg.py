@@ -23,10 +23,14 @@ STAGE_CHANNELS = (64, 128, 256, 512)
 STEM_CHANNELS = 64
 
 
-def repvgg_block(
+MakeBlock = Callable[[int, int, int, int], nn.Module]
+"""From C_in, C_out, stride and groups: (N, C_in, H, W) -> (N, C_out, H / stride, W / stride)."""
+
+
+def repvgg_branches(
     in_channels: int, out_channels: int, stride: int = 1, groups: int = 1, rank: int = 2
-) -> nn.Sequential:
-    """One RepVGG block with its ReLU: (N, C_in, *S) -> (N, C_out, *(S / stride)).
+) -> list[nn.Module]:
+    """The branches that a RepVGG block sums: (N, C_in, *S) -> (N, C_out, *(S / stride)).
 
     Args:
         in_channels: C_in.
@@ -40,7 +44,14 @@ def repvgg_block(
     ]
     if stride == 1 and in_channels == out_channels:
         branches.append(NORMS[rank](out_channels))
-    return activated(branches)
+    return branches
+
+
+def repvgg_block(
+    in_channels: int, out_channels: int, stride: int = 1, groups: int = 1, rank: int = 2
+) -> nn.Sequential:
+    """One RepVGG block, with its ReLU; arguments and shapes as of `repvgg_branches`."""
+    return activated(repvgg_branches(in_channels, out_channels, stride, groups, rank))
 
 
 class RepVGG(Classifier):
@@ -52,6 +63,7 @@ class RepVGG(Classifier):
         width: tuple[float, ...],
         groups_at: Callable[[int], int] = lambda _: 1,
         num_classes: int = 1000,
+        make_block: MakeBlock = repvgg_block,
     ):
         """Builds the training form.
 
@@ -61,14 +73,15 @@ class RepVGG(Classifier):
             width: factor on (64, 128, 256, 512), the stages' channels.
             groups_at: groups of the block with a given index, counted from 0, the stem.
             num_classes: number of logits.
+            make_block: gives each block, with its activation.
         """
         channels = min(STEM_CHANNELS, int(STEM_CHANNELS * width[0]))
-        layers = [repvgg_block(3, channels, stride=2, groups=groups_at(0))]
+        layers = [make_block(3, channels, 2, groups_at(0))]
         for depth, base, factor in zip(blocks, STAGE_CHANNELS, width, strict=True):
             for position in range(depth):
                 stride = 2 if position == 0 else 1
                 out_channels = int(base * factor)
-                layers.append(repvgg_block(channels, out_channels, stride, groups_at(len(layers))))
+                layers.append(make_block(channels, out_channels, stride, groups_at(len(layers))))
                 channels = out_channels
         super().__init__(layers, channels, num_classes)
 

@@ -38,8 +38,14 @@ class ThreeBranchNet(Classifier):
     first block of each of the three stages changes the shape, and so has no BN(x) branch.
     """
 
-    def __init__(self, in_channels: int = 3, num_classes: int = 10):
-        """Builds the training form: in_channels 1 for digits, 3 for small colour images."""
+    def __init__(self, in_channels: int = 3, num_classes: int = 10, dropout: float = 0.0):
+        """Builds the training form.
+
+        Args:
+            in_channels: 1 for digits, 3 for small colour images.
+            num_classes: number of logits.
+            dropout: share of the features before the head that training sets to zero.
+        """
         layers: list[nn.Module] = []
         channels = in_channels
         for stage, out_channels in enumerate(NETWORK_CHANNELS):
@@ -48,7 +54,7 @@ class ThreeBranchNet(Classifier):
                 repvgg_block(out_channels, out_channels),
             ]
             channels = out_channels
-        super().__init__(layers, channels, num_classes)
+        super().__init__(layers, channels, num_classes, dropout)
 
 
 def three_branch() -> ThreeBranchNet:

@@ -1,7 +1,8 @@
 """Modules, their exports, what onnxfuse makes of them, and how far the three are apart.
 
-The oracle of values is the module in PyTorch and float64. Models run on ONNX Runtime with its graph
-optimizations off, so that no fusion of the runtime hides one of ours.
+The oracles of values are the module and its authors' deploy form, in PyTorch and float64. Models
+run on ONNX Runtime with its graph optimizations off, so that no fusion of the runtime hides one of
+ours.
 """
 
 import copy
@@ -17,10 +18,14 @@ import torch
 from torch import nn
 
 import onnxfuse
+from models.branches import reparameterize
 from models.exporting import Form, export
 
 # Relative L2, between two float32 models that compute the same.
 LARGEST_DISTANCE = 1e-5
+# And between two that do so in float64: they differ by about 1e-14, and by more than 1e-5 where one
+# tap or one channel is wrong.
+LARGEST_FLOAT64_DISTANCE = 1e-9
 
 # The fused model rounds its weights once, where the original rounds after every branch: errors of
 # one kind and size, so 2 bounds their ratio. It is taken between means over several inputs, since
@@ -34,7 +39,8 @@ def noise(shape: Sequence[int], seed: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def run(model: onnx.ModelProto, inputs: Sequence[torch.Tensor]) -> list[np.ndarray]:
+def run(model: onnx.ModelProto, inputs: Sequence[torch.Tensor]) -> list[list[np.ndarray]]:
+    """The outputs for each input."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
@@ -42,14 +48,26 @@ def run(model: onnx.ModelProto, inputs: Sequence[torch.Tensor]) -> list[np.ndarr
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     name = session.get_inputs()[0].name
-    return [session.run(None, {name: x.numpy()})[0] for x in inputs]
+    return [session.run(None, {name: x.numpy()}) for x in inputs]
 
 
-def distances(actual: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> list[float]:
-    """Relative L2 distance, one for each input."""
+@torch.no_grad()
+def run_exactly(module: nn.Module, inputs: Sequence[torch.Tensor]) -> list[list[np.ndarray]]:
+    """The outputs of a module in float64 for each input."""
+    outputs = [module(x.double()) for x in inputs]
+    return [[y.numpy() for y in ([o] if isinstance(o, torch.Tensor) else o)] for o in outputs]
+
+
+def distances(
+    actual: Sequence[Sequence[np.ndarray]], expected: Sequence[Sequence[np.ndarray]]
+) -> list[float]:
+    """Relative L2 distance, one for each input: that of the output which is farthest."""
     return [
-        float(np.linalg.norm(a.astype(np.float64) - e) / np.linalg.norm(e))
-        for a, e in zip(actual, expected, strict=True)
+        max(
+            float(np.linalg.norm(a.astype(np.float64) - e) / np.linalg.norm(e))
+            for a, e in zip(outputs, wanted, strict=True)
+        )
+        for outputs, wanted in zip(actual, expected, strict=True)
     ]
 
 
@@ -76,21 +94,28 @@ class Fused:
         return cls(module, original, onnxfuse.optimize(original).model, inputs)
 
     @cached_property
-    def original_outputs(self) -> list[np.ndarray]:
+    def original_outputs(self) -> list[list[np.ndarray]]:
         return run(self.original, self.inputs)
 
     @cached_property
-    def result_outputs(self) -> list[np.ndarray]:
+    def result_outputs(self) -> list[list[np.ndarray]]:
         return run(self.result, self.inputs)
 
     @cached_property
-    def true_outputs(self) -> list[np.ndarray]:
-        exact = copy.deepcopy(self.module).double()
-        with torch.no_grad():
-            return [exact(x.double()).numpy() for x in self.inputs]
+    def true_outputs(self) -> list[list[np.ndarray]]:
+        return run_exactly(copy.deepcopy(self.module).double(), self.inputs)
+
+    @cached_property
+    def deploy_outputs(self) -> list[list[np.ndarray]]:
+        return run_exactly(reparameterize(copy.deepcopy(self.module).double()), self.inputs)
 
     def assert_outputs_agree(self) -> None:
         assert max(distances(self.result_outputs, self.original_outputs)) < LARGEST_DISTANCE
+
+    def assert_deploy_form_agrees(self) -> None:
+        between_oracles = distances(self.deploy_outputs, self.true_outputs)
+        assert max(between_oracles) < LARGEST_FLOAT64_DISTANCE
+        assert max(distances(self.result_outputs, self.deploy_outputs)) < LARGEST_DISTANCE
 
     def assert_error_is_bounded(self, floor: float = FLOAT32_ROUNDOFF) -> None:
         before = np.mean(distances(self.original_outputs, self.true_outputs))

@@ -147,6 +147,15 @@ def test_becomes_one_conv(case):
     assert tuple(deploy.weight.shape) in weights
 
 
+@pytest.mark.slow
+def test_a_product_is_priced_by_its_symbolic_length():
+    """With 40 channels a plan that takes the product for a short one looked cheaper."""
+    make = partial(GatherConv2d, 40, 40, (3, 3), padding=(1, 1))
+    fused = Fused.of(make().eval(), "dynamo", True, [(2, 40, 9, 10), (1, 40, 12, 8)])
+    assert count(fused.result) == Counter(["Conv"])
+    fused.assert_outputs_agree()
+
+
 # --- affine, but no convolution ---
 
 
