@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -39,6 +40,11 @@ class _Group(click.Group):
             _fail(str(error), UNPROVED)
         except OnnxfuseError as error:
             _fail(str(error), UNUSABLE)
+        except OSError as error:  # the outputs of commands are files; this is standard output
+            if not isinstance(error, BrokenPipeError):
+                _fail(f"cannot print: {error.strerror}", UNUSABLE)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads on; the last flush is quiet
+            code = 0
         sys.exit(code or 0)
 
 
@@ -161,7 +167,13 @@ def inspect(
     help="Default: torch's default exporter, and the other where it fails.",
 )
 @click.option("--optimize", "folded", is_flag=True, help="Fold the model before it is written.")
-@click.option("--seed", default=0, show_default=True, help="Seed of weights and of the inputs.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Seed of weights and of the inputs.",
+)
 @click.option("--no-check", is_flag=True, help="Do not run the model against PyTorch.")
 @_json
 @_quiet
@@ -188,15 +200,16 @@ def export(
     from onnxfuse.exporter import export as run
     from onnxfuse.exporter.inputs import parse_dynamic
     from onnxfuse.exporter.loading import load
-    from onnxfuse.exporter.target import target_file
+    from onnxfuse.exporter.target import searching, target_file
     from onnxfuse.report.exported import show_export
 
     axes = parse_dynamic(dynamic)
-    written = _Written(output, json_path, *filter(None, (target_file(target), checkpoint)))
-    with _progress(quiet) as tell, warnings.catch_warnings():
+    _Written(output, json_path, *filter(None, (target_file(target), checkpoint)))
+    with _stdout_aside(), searching(target), _progress(quiet) as tell, warnings.catch_warnings():
         warnings.simplefilter("ignore", ExportWarning)  # they are shown below
         tell("loading")
         loaded = load(target, arguments, checkpoint, inputs, seed)
+        written = _Written(output, json_path, *filter(None, (target_file(target), checkpoint)))
         result = run(
             loaded.module,
             loaded.args,
@@ -208,9 +221,22 @@ def export(
             check=not no_check,
             progress=tell,
         )
-        tell("writing")
-        written.write(result.to_json(), result.save)
+    written.write(result.to_json(), result.save)
     show_export(written.console(quiet), result, target, output)
+
+
+@contextmanager
+def _stdout_aside() -> Iterator[None]:
+    """Standard output is ours: what a module prints goes to stderr, what C++ prints nowhere."""
+    sys.stdout.flush()
+    with open(os.devnull, "wb") as nowhere, ExitStack() as stack:
+        with suppress(OSError):  # standard output may be closed
+            kept = os.dup(1)
+            stack.callback(os.close, kept)
+            stack.callback(os.dup2, kept, 1)
+            os.dup2(nowhere.fileno(), 1)
+        stack.enter_context(redirect_stdout(sys.stderr))
+        yield
 
 
 class _Written:

@@ -184,7 +184,9 @@ class Regions:
     def _rows(self, source: Source, view: View) -> int:
         shape = self.shape(source) or ()
         channels = shape[view.axis] if len(shape) == view.rank else None
-        if isinstance(source, str) and source in self._inside and isinstance(channels, int):
+        symbolic = not all(isinstance(d, int) for d in shape)
+        if symbolic and source in self._inside and isinstance(channels, int):
+            assert isinstance(source, str)
             return max(self.elements(source) // max(channels, 1), 1)
         others = [d for a, d in enumerate(shape) if a not in (0, view.axis)]
         return math.prod(d if isinstance(d, int) else NOMINAL_EXTENT for d in others)

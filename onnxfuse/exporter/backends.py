@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from onnxfuse import io
 from onnxfuse.errors import ModelError
 from onnxfuse.exporter.inputs import Axes
-from onnxfuse.exporter.pytorch import quiet, require, said
+from onnxfuse.exporter.pytorch import ExportError, quiet, require, said
 from onnxfuse.exporter.subject import TRAINING, Subject
 from onnxfuse.graph import bodies
 from onnxfuse.shapes import default_opset
@@ -50,9 +50,9 @@ class Request:
     outputs: tuple[str, ...]
     opset: int | None
 
-
-class ExportError(Exception):
-    """An exporter did not give a model that can be used; the message is one line."""
+    def copies(self) -> tuple[Tensor, ...]:
+        """The examples, for a module that may change them."""
+        return tuple(tensor.detach().clone() for tensor in self.tensors)
 
 
 def run_exporter(exporter: Exporter, request: Request) -> io.Source:
@@ -61,8 +61,7 @@ def run_exporter(exporter: Exporter, request: Request) -> io.Source:
     Python stack traces that it notes at every node are dropped: they name files of this machine.
 
     Raises:
-        ExportError: It raises, or its model is invalid or not what was asked for.
-        ModelError: An operator of the model is in training mode.
+        ExportError: It raises, or its model is invalid, in training mode or not what was asked for.
     """
     with quiet():
         try:
@@ -82,14 +81,17 @@ def run_exporter(exporter: Exporter, request: Request) -> io.Source:
 def _dynamo(request: Request) -> Any:
     torch = require()
     subject = request.subject
-    shapes = tuple(dict(named) or None for named in request.axes)
+    shapes = [dict(named) or None for named in request.axes]
+    structure: tuple[Any, ...] = tuple(shapes[: subject.varargs_from])
+    if subject.varargs_from < len(shapes):
+        structure = (*structure, tuple(shapes[subject.varargs_from :]))
     return torch.onnx.export(
         subject.exported,
-        () if subject.is_program else tuple(request.tensors),
+        () if subject.is_program else request.copies(),
         input_names=list(subject.names),
         output_names=list(request.outputs),
         opset_version=request.opset,
-        dynamic_shapes=None if subject.is_program or not any(shapes) else shapes,
+        dynamic_shapes=None if subject.is_program or not any(shapes) else structure,
         verbose=False,
     )
 
@@ -101,7 +103,7 @@ def _script(request: Request) -> onnx.ModelProto:
     names = request.subject.names
     torch.onnx.export(
         request.subject.exported,
-        tuple(request.tensors),
+        request.copies(),
         buffer,
         dynamo=False,
         input_names=list(names),
@@ -146,16 +148,19 @@ def _check_interface(model: onnx.ModelProto, request: Request) -> None:
 def _check_not_training(graph: onnx.GraphProto) -> None:
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "Constant" and attribute.name == "value":
-                constants[node.output[0]] = attribute.t
-        mode = node.op_type == "BatchNormalization" and any(
-            a.name == "training_mode" and a.i for a in node.attribute
-        )
+        given = {attribute.name: attribute for attribute in node.attribute}
+        if node.op_type == "Constant" and "value" in given:
+            constants[node.output[0]] = given["value"].t
+        training = "training_mode" in given and bool(given["training_mode"].i)
         if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2] in constants:
-            mode = bool(np.ravel(numpy_helper.to_array(constants[node.input[2]])).any())
-        if mode:
-            raise ModelError(f"{node.op_type} {node.name!r} is in {TRAINING}")
+            training = bool(np.ravel(numpy_helper.to_array(constants[node.input[2]])).any())
+        if training and node.op_type == "BatchNormalization":
+            raise ExportError(
+                f"BatchNormalization {node.name!r} takes the statistics of its batch: it is in "
+                "training mode, or has track_running_stats=False"
+            )
+        if training:
+            raise ExportError(f"{node.op_type} {node.name!r} is in {TRAINING}")
         for body in bodies(node):
             _check_not_training(body)
 

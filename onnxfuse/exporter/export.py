@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,22 +15,18 @@ import onnx
 from onnxfuse import io
 from onnxfuse.errors import ExportWarning, ModelError, ParityError
 from onnxfuse.exporter import parity, sizes
-from onnxfuse.exporter.backends import (
-    DESCRIPTIONS,
-    Exporter,
-    ExportError,
-    Request,
-    run_exporter,
-)
-from onnxfuse.exporter.expected import Expected, expectations
+from onnxfuse.exporter.backends import DESCRIPTIONS, Exporter, Request, run_exporter
+from onnxfuse.exporter.expected import Expectations, Expected, expectations
 from onnxfuse.exporter.inputs import Axes, dynamic_axes
-from onnxfuse.exporter.pytorch import require
+from onnxfuse.exporter.pytorch import ExportError, require
 from onnxfuse.exporter.subject import Subject, evaluating, of_module, of_program
 from onnxfuse.pipeline import optimize as fold
 from onnxfuse.report import Report
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_ONE_AT_A_TIME = threading.RLock()  # torch's exporters, and what silences them, are global
 
 Dynamic = Sequence[str] | Mapping[str, Mapping[int, str]]
 
@@ -122,43 +119,61 @@ def export(
         io.check_target(path)
     if exporter not in (None, *DESCRIPTIONS):
         raise ModelError(f"no exporter is called {exporter!r}: choose dynamo or script")
-    torch = require()
-    tell = progress or (lambda step: None)
-    if isinstance(module, torch.export.ExportedProgram):
-        _check_options_of_program(args, dynamic, exporter)
-        subject, tensors = of_program(module, input_names)
-        run = _Run(subject, tensors, dynamic, output_names, opset, ("dynamo",), tell)
-        result = run.result(optimize, check)
-    elif isinstance(module, torch.nn.Module):
-        tensors = _tensors(args)
-        exporters: tuple[Exporter, ...] = ("dynamo", "script") if exporter is None else (exporter,)
-        with evaluating(module):
-            subject = of_module(module, tensors, input_names)
-            run = _Run(subject, tensors, dynamic, output_names, opset, exporters, tell)
-            result = run.result(optimize, check)
-    else:
-        raise ModelError(
-            f"export takes a torch.nn.Module or an ExportedProgram, not {type(module).__name__}"
-        )
-    if path is not None:
-        tell("writing")
-        result.save(path)
+    names = (input_names, output_names)
+    settings = _Settings(*names, dynamic, opset, exporter, optimize, check)
+    with _ONE_AT_A_TIME:
+        result = _exported(module, args, settings, progress or (lambda step: None))
     for note in result.notes:
         warnings.warn(note, ExportWarning, stacklevel=2)
+    if path is not None:
+        result.save(path)
     return result
 
 
-def _check_options_of_program(args: Any, dynamic: Dynamic, exporter: Exporter | None) -> None:
-    if dynamic:
-        raise ModelError("the dynamic axes of an exported program are settled when it is exported")
-    if exporter == "script":
-        raise ModelError("the script exporter takes modules, not exported programs")
-    if _tensors(args):
-        raise ModelError("an exported program brings its own example inputs")
+@dataclass(frozen=True)
+class _Settings:
+    """The arguments of `export` that say how."""
+
+    input_names: Sequence[str] | None
+    output_names: Sequence[str] | None
+    dynamic: Dynamic
+    opset: int | None
+    exporter: Exporter | None
+    optimize: bool
+    check: bool
+
+
+def _exported(
+    module: Any, args: Any, settings: _Settings, tell: Callable[[str], None]
+) -> ExportResult:
+    torch = require()
+    tensors = _tensors(args)
+    if isinstance(module, torch.export.ExportedProgram):
+        if settings.dynamic:
+            raise ModelError("the dynamic axes of an exported program are settled already")
+        if settings.exporter == "script":
+            raise ModelError("the script exporter takes modules, not exported programs")
+        if tensors:
+            raise ModelError("an exported program brings its own example inputs")
+        subject, tensors, axes = of_program(module, settings.input_names)
+        return _Run(subject, tensors, axes, settings, ("dynamo",), tell).result()
+    if not isinstance(module, torch.nn.Module):
+        raise ModelError(
+            f"export takes a torch.nn.Module or an ExportedProgram, not {type(module).__name__}"
+        )
+    exporters: tuple[Exporter, ...] = ("dynamo", "script")
+    if settings.exporter is not None:
+        exporters = (settings.exporter,)
+    with evaluating(module):
+        subject = of_module(module, tensors, settings.input_names)
+        axes = dynamic_axes(settings.dynamic, subject.names, tensors)
+        return _Run(subject, tensors, axes, settings, exporters, tell).result()
 
 
 def _tensors(args: Any) -> tuple[Tensor, ...]:
     torch = require()
+    if not isinstance(args, (torch.Tensor, list, tuple)):
+        raise ModelError(f"args are a tensor or several, not a {type(args).__name__}")
     given = (args,) if isinstance(args, torch.Tensor) else tuple(args)
     for index, value in enumerate(given):
         if not isinstance(value, torch.Tensor):
@@ -173,40 +188,41 @@ class _Run:
         self,
         subject: Subject,
         tensors: tuple[Tensor, ...],
-        dynamic: Dynamic,
-        output_names: Sequence[str] | None,
-        opset: int | None,
+        axes: Axes,
+        settings: _Settings,
         exporters: tuple[Exporter, ...],
         tell: Callable[[str], None],
     ) -> None:
-        self.subject, self.tensors, self.exporters, self.tell = subject, tensors, exporters, tell
-        self.axes: Axes = dynamic_axes(dynamic, subject.names, tensors)
+        self.subject, self.tensors, self.axes, self.settings = subject, tensors, axes, settings
+        self.exporters, self.tell = exporters, tell
         self.notes: list[str] = []
-        self.unchecked: list[str] = []
         tell("running PyTorch")
         found = tuple(subject.checked_run(tensors))
-        names = found if output_names is None else tuple(output_names)
+        names = found if settings.output_names is None else tuple(settings.output_names)
         if len(names) != len(found) or len({*names, *subject.names}) < len(names) + len(tensors):
             raise ModelError(
                 f"{len(found)} outputs, but names for {len(names)}, or one that an input has: "
                 f"{', '.join(names)}"
             )
-        self.request = Request(
-            subject, sizes.for_tracing(self.axes, tensors), self.axes, names, opset
-        )
+        traced = sizes.for_tracing(axes, tensors)
+        self.request = Request(subject, traced, axes, names, settings.opset)
 
-    def result(self, optimize: bool, check: bool) -> ExportResult:
-        cases: list[Expected] = []
-        if check:
-            cases, self.unchecked = expectations(self.subject, self.axes, self.tensors)
+    def result(self) -> ExportResult:
+        self.known = Expectations()
+        if self.settings.check:
+            self.known = expectations(self.subject, self.axes, self.tensors)
+        cases = self.known.cases
         examples = [case for case in cases if case.shapes == cases[0].shapes]
-        exporter, source, found = self._exported(examples if optimize else cases)
+        exporter, source, found = self._exported(examples if self.settings.optimize else cases)
         report: Report | None = None
-        if optimize:
+        if self.settings.optimize:
             folded = fold(source.model, progress=self.tell)
             report, source = folded.report, io.Source(folded.model)
-            found = self._compared(source, cases)
-        notes = (*self.notes, *self.unchecked)
+            try:
+                found = self._compared(source, cases)
+            except ExportError as error:
+                raise ModelError(f"{DESCRIPTIONS[exporter]} failed: {error}") from error
+        notes = (*self.notes, *self.known.unchecked)
         return ExportResult(source.model, exporter, tuple(found), notes, report, source)
 
     def _exported(
@@ -220,17 +236,14 @@ class _Run:
         failures: list[str] = []
         for exporter in self.exporters:
             self.tell(f"exporting with {DESCRIPTIONS[exporter]}")
-            last = exporter == self.exporters[-1] or bool(self.unchecked)
             try:
                 source = run_exporter(exporter, self.request)
                 found = self._compared(source, cases)
             except (ExportError, ParityError) as error:
                 failures.append(f"{DESCRIPTIONS[exporter]} failed: {error}")
-                if last:
-                    said = "; ".join((*failures, *self.unchecked))
-                    raise (ParityError if isinstance(error, ParityError) else ModelError)(
-                        said
-                    ) from error
+                if exporter == self.exporters[-1] or not self.known.all_sizes:
+                    kind = ParityError if isinstance(error, ParityError) else ModelError
+                    raise kind("; ".join((*failures, *self.known.unchecked))) from error
             else:
                 self.notes += [f"{failed}; took the other one" for failed in failures]
                 return exporter, source, found
@@ -240,6 +253,4 @@ class _Run:
         if not cases:
             return []
         self.tell("running ONNX Runtime")
-        found, stopped = parity.compare(source, self.subject.names, cases)
-        self.notes += stopped
-        return found
+        return parity.compare(source, self.subject.names, cases)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -91,10 +91,20 @@ def parse_dynamic(texts: Sequence[str]) -> Sequence[str] | Mapping[str, Mapping[
 
 
 def example(specs: Sequence[InputSpec], seed: int) -> tuple[Tensor, ...]:
-    """Noise for each input, the same for the same seed."""
+    """Noise for each input, the same for the same seed.
+
+    Raises:
+        ModelError: There is no memory for one.
+    """
     torch = require()
     generator = torch.Generator().manual_seed(seed)
-    return tuple(random_tensor(s.shape, getattr(torch, s.dtype), generator) for s in specs)
+    tensors: list[Tensor] = []
+    for spec in specs:
+        try:
+            tensors.append(random_tensor(spec.shape, getattr(torch, spec.dtype), generator))
+        except (RuntimeError, OverflowError, MemoryError, TypeError) as error:
+            raise ModelError(f"input {show_shape(spec.shape)} is too large") from error
+    return tuple(tensors)
 
 
 def random_tensor(shape: Sequence[int], kind: dtype, generator: Generator) -> Tensor:
@@ -124,9 +134,13 @@ def dynamic_axes(
         ModelError: A name, an input or an axis is not there, or one name stands for two extents.
     """
     if isinstance(dynamic, Mapping):
+        if not all(isinstance(axes, Mapping) for axes in dynamic.values()):
+            raise ModelError("dynamic axes by input are {input: {axis: name}}")
         axes = _by_input(dynamic, names, tensors)
+    elif isinstance(dynamic, Iterable):
+        axes = _by_name([dynamic] if isinstance(dynamic, str) else list(dynamic), tensors)
     else:
-        axes = _by_name([dynamic] if isinstance(dynamic, str) else dynamic, tensors)
+        raise ModelError(f"dynamic takes names of axes, not {dynamic!r}")
     extents: dict[str, int] = {}
     for named, tensor in zip(axes, tensors, strict=True):
         for axis, name in named.items():

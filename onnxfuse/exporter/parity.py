@@ -1,8 +1,8 @@
-"""ONNX Runtime against PyTorch on the same inputs, with PyTorch in float64 as the yardstick.
+"""ONNX Runtime against PyTorch on the same inputs.
 
 Both run in the model's own type and round in other places. How much rounding a network amplifies is
-measured: the distance between PyTorch in the model's type and PyTorch in float64. ONNX Runtime may
-be a few times as far from PyTorch; an operator that means something else is much farther.
+measured in PyTorch; ONNX Runtime may be a few times as far from it. An operator that means
+something else is much farther.
 """
 
 from __future__ import annotations
@@ -18,26 +18,13 @@ import numpy as np
 
 from onnxfuse import io
 from onnxfuse.errors import ParityError
+from onnxfuse.exporter.distance import bound, distance, rounding, worst_slice
 from onnxfuse.exporter.expected import Expected, as_array
 from onnxfuse.exporter.inputs import show_shape
-from onnxfuse.exporter.pytorch import said
+from onnxfuse.exporter.pytorch import ExportError, said
 
 if TYPE_CHECKING:
     from onnxfuse.graph import Array
-
-RATIO = 10
-"""Allowed over the yardstick, which is one sample of two errors of its size."""
-
-FLOOR = 64
-"""Roundoffs that are allowed where PyTorch happened to be exact: approximations of exp, erf and
-tanh in the two differ by some ten."""
-
-WITHOUT_YARDSTICK = 4096
-"""Roundoffs that are allowed where the module does not run in float64; the deepest networks of
-models/ are below 100."""
-
-FLIPPED = 0.01
-"""Share of an integer or boolean output that rounding may change, as in an argmax."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +37,8 @@ class Parity:
         error: Relative L2 distance between ONNX Runtime and PyTorch; for integers and booleans the
             share of elements that differ. NaN and infinities count as equal to themselves.
         largest: Largest absolute difference.
-        rounding: The same distance between PyTorch in the model's type and in float64; None where
-            the module does not run in float64.
+        rounding: How far PyTorch is, by the same measure, from itself in float64 or with inputs
+            moved by one rounding; None where it runs in neither way.
         bound: What `error` may be at most.
     """
 
@@ -68,9 +55,7 @@ class Parity:
         return self.error <= self.bound
 
 
-def compare(
-    source: io.Source, names: Sequence[str], cases: Sequence[Expected]
-) -> tuple[list[Parity], list[str]]:
+def compare(source: io.Source, names: Sequence[str], cases: Sequence[Expected]) -> list[Parity]:
     """Runs a model for each case, and measures how far it is from PyTorch.
 
     Args:
@@ -78,44 +63,55 @@ def compare(
         names: Names of its inputs.
         cases: What PyTorch gives, first at the examples.
 
-    Returns:
-        How far it is, and in words the other sizes at which ONNX Runtime stops with an error.
-
     Raises:
-        ParityError: ONNX Runtime cannot load the model or run it at the examples, or an output at
-            any size is off by more than rounding.
+        ExportError: ONNX Runtime cannot load the model, or cannot run it where PyTorch does.
+        ParityError: An output is off by more than rounding.
     """
     found: list[Parity] = []
-    stopped: list[str] = []
     with _session(source) as run:
         for case in cases:
             try:
                 outputs = run({n: as_array(t) for n, t in zip(names, case.tensors, strict=True)})
             except Exception as error:  # the runtime raises types of its own, C++ ones
-                failed = f"ONNX Runtime cannot run the model on {case.label}"
-                if case.shapes == cases[0].shapes:
-                    raise ParityError(f"{failed}: {said(error)}") from error
-                stopped.append(f"{failed}: the exporter has written the example's sizes into it")
-                continue
+                why = said(error)
+                if case.shapes != cases[0].shapes:
+                    why = "the exporter has written the example's sizes into it"
+                raise ExportError(
+                    f"ONNX Runtime cannot run its model on {case.label}: {why}"
+                ) from error
+            if len(outputs) != len(case.outputs):
+                raise ParityError(
+                    f"on {case.label} its model gives {len(outputs)} outputs, PyTorch "
+                    f"{len(case.outputs)}"
+                )
+            exact = not any(tensor.dtype.is_floating_point for tensor in case.tensors)
             for (name, expected), value in zip(case.outputs.items(), outputs, strict=True):
-                exact = None if case.exact is None else case.exact[name]
-                parity = measure(name, case.label, np.asarray(value), expected, exact)
-                if not parity.agrees:
-                    raise ParityError(f"on {case.label} {_difference(parity, value, expected)}")
-                found.append(parity)
-    return found, stopped
+                rounded, actual = [other[name] for other in case.rounded], np.asarray(value)
+                found.append(_checked(name, case.label, actual, expected, rounded, exact))
+    return found
 
 
-def _difference(parity: Parity, actual: Array, expected: Array) -> str:
-    if actual.shape != expected.shape:
-        return (
-            f"output {parity.output!r} is {show_shape(actual.shape)} in ONNX Runtime and "
-            f"{show_shape(expected.shape)} in PyTorch"
+def _checked(
+    name: str, label: str, actual: Array, expected: Array, rounded: Sequence[Array], exact: bool
+) -> Parity:
+    """The comparison of one output; raises ParityError if it differs."""
+    parity = measure(name, label, actual, expected, rounded, exact=exact)
+    what = f"on {label} output {name!r} of ONNX Runtime"
+    for ours, theirs, kind in (
+        (show_shape(actual.shape), show_shape(expected.shape), "is"),
+        (actual.dtype.name, expected.dtype.name, "is of type"),
+    ):
+        if ours != theirs:
+            raise ParityError(f"{what} {kind} {ours}, in PyTorch {theirs}")
+    if not parity.agrees:
+        raise ParityError(
+            f"{what} differs from PyTorch's by {parity.error:.1e}, where rounding explains "
+            f"{parity.bound:.1e}"
         )
-    return (
-        f"output {parity.output!r} of ONNX Runtime differs from PyTorch's by {parity.error:.1e}, "
-        f"where rounding explains {parity.bound:.1e}"
-    )
+    place = worst_slice(actual, expected, rounded)
+    if place is not None:
+        raise ParityError(f"{what} differs from PyTorch's in {place}, by more than rounding")
+    return parity
 
 
 def measure(
@@ -123,38 +119,23 @@ def measure(
     inputs: str,
     actual: Array,
     expected: Array,
-    exact: Array | None,
+    rounded: Sequence[Array],
+    *,
+    exact: bool = False,
 ) -> Parity:
-    """Compares one output; see `Parity`."""
-    error, largest = _distance(actual, expected)
-    if expected.dtype.kind == "f":
-        roundoff = float(np.finfo(str(expected.dtype)).eps) / 2
-        floor, unknown = FLOOR * roundoff, WITHOUT_YARDSTICK * roundoff
-    else:
-        floor = unknown = FLIPPED
-    rounding = None if exact is None else _distance(expected, exact)[0]
-    bound = unknown if rounding is None else max(floor, RATIO * rounding)
-    return Parity(output, inputs, error, largest, rounding, bound)
+    """Compares one output; see `Parity`.
 
-
-def _distance(actual: Array, expected: Array) -> tuple[float, float]:
-    """Relative L2, or the share of unequal elements, and the largest absolute difference."""
-    if actual.shape != expected.shape:
-        return np.inf, np.inf
-    if not actual.size:
-        return 0.0, 0.0
-    if expected.dtype.kind != "f":
-        apart = np.abs(actual.astype(np.float64) - expected.astype(np.float64))
-        return float(np.mean(apart != 0)), float(apart.max())
-    wide, truth = actual.astype(np.float64), expected.astype(np.float64)
-    same = (wide == truth) | (np.isnan(wide) & np.isnan(truth))
-    if not np.isfinite(wide[~same]).all() or not np.isfinite(truth[~same]).all():
-        return np.inf, np.inf
-    with np.errstate(all="ignore"):
-        apart = np.where(same, 0.0, wide - truth)
-    norm = np.linalg.norm(np.where(np.isfinite(truth), truth, 0.0))
-    distance = float(np.linalg.norm(apart))
-    return (distance / float(norm) if norm else distance), float(np.abs(apart).max())
+    Args:
+        output: Its name.
+        inputs: What it was computed from, in words.
+        actual: ONNX Runtime's.
+        expected: PyTorch's.
+        rounded: PyTorch's with other roundings.
+        exact: Whether nothing is rounded, since no input is of a floating type.
+    """
+    error, largest = distance(actual, expected)
+    measured = rounding(expected, rounded)
+    return Parity(output, inputs, error, largest, measured, bound(expected, measured, exact))
 
 
 @contextmanager
@@ -171,7 +152,8 @@ def _session(source: io.Source) -> Iterator[Callable[[Mapping[str, Array]], list
         try:
             session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime raises types of its own, C++ ones
-            raise ParityError(
-                f"ONNX Runtime cannot load the exported model: {said(error)}"
+            raise ExportError(
+                f"ONNX Runtime cannot load its model ({said(error)}); "
+                "without the check (--no-check) it is written all the same"
             ) from error
         yield lambda feeds: list(session.run(None, dict(feeds)))

@@ -12,6 +12,11 @@ from typing import Any
 
 from onnxfuse.errors import ModelError
 
+
+class ExportError(Exception):
+    """An exporter did not give a model that can be used; the message is one line."""
+
+
 _TALKATIVE = ("torch", "onnxscript")
 
 

@@ -44,16 +44,30 @@ def other_sizes(axes: Axes, tensors: Sequence[Tensor]) -> list[dict[str, int]]:
     ]
 
 
+def smaller(axes: Axes, tensors: Sequence[Tensor], sizes: Mapping[str, int]) -> dict[str, int]:
+    """Half the extents of the examples, for axes that cannot be longer; empty where they are 1."""
+    halves = {name: n // 2 for name, n in extents(axes, tensors).items() if name in sizes}
+    return halves if all(halves.values()) else {}
+
+
 def resized(axes: Axes, tensors: Sequence[Tensor], sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
-    """Noise of the examples' types, dynamic axes having the given extents where there are any."""
+    """The examples repeated or cut so that dynamic axes have the given extents.
+
+    So the values stay such as the module takes: ids, lengths, positive numbers. Each repetition is
+    the reverse of the one before it.
+    """
     torch = require()
     generator = torch.Generator().manual_seed(SEED)
     made: list[Tensor] = []
     for named, tensor in zip(axes, tensors, strict=True):
-        shape = list(tensor.shape)
         for axis, name in named.items():
-            shape[axis] = sizes.get(name, shape[axis])
-        changed = shape != list(tensor.shape)
-        like = random_tensor(shape, tensor.dtype, generator).to(tensor.device)
-        made.append(like if changed else tensor)
+            extent, wanted = tensor.shape[axis], sizes.get(name, tensor.shape[axis])
+            if not extent:
+                shape = (*tensor.shape[:axis], wanted, *tensor.shape[axis + 1 :])
+                tensor = random_tensor(shape, tensor.dtype, generator).to(tensor.device)
+            elif wanted != extent:
+                there_and_back = [*range(extent), *reversed(range(extent))]
+                picks = [there_and_back[i % (2 * extent)] for i in range(wanted)]
+                tensor = tensor.index_select(axis, torch.tensor(picks, device=tensor.device))
+        made.append(tensor)
     return tuple(made)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from onnxfuse.errors import ModelError
-from onnxfuse.exporter.inputs import show_shape
+from onnxfuse.exporter.inputs import Axes, show_shape
 from onnxfuse.exporter.pytorch import quiet, require, said
 
 if TYPE_CHECKING:
@@ -28,12 +28,14 @@ class Subject:
         exported: What torch.onnx.export takes: an nn.Module or a torch.export.ExportedProgram.
         module: What runs in PyTorch.
         names: Names of the inputs.
+        varargs_from: The first input that forward() takes as one of *args.
         tree: How a program's inputs are nested; None for a module, which takes them one by one.
     """
 
     exported: Any
     module: Module
     names: tuple[str, ...]
+    varargs_from: int
     tree: Any = None
 
     @property
@@ -42,25 +44,30 @@ class Subject:
         return self.tree is not None
 
     def run(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-        """The outputs by name; whatever the module raises is passed on.
+        """The outputs by name, on copies of the inputs; whatever the module raises is passed on.
 
         One output is called "output"; members of a tuple "output_0" and so on, those of a mapping
         by their keys.
+
+        Raises:
+            ModelError: An output is no tensor.
         """
         torch = require()
         pytree = require("torch.utils._pytree")
-        args, kwargs = (tensors, {}) if self.tree is None else self._nested(tensors)
+        given = [tensor.detach().clone() for tensor in tensors]
+        args, kwargs = (given, {}) if self.tree is None else pytree.tree_unflatten(given, self.tree)
         with torch.no_grad():
             result = self.module(*args, **kwargs)
-        if isinstance(result, torch.Tensor):
-            return {self._free("output"): result.detach()}
-        leaves, _ = pytree.tree_flatten_with_path(result)
         named: dict[str, Tensor] = {}
-        for path, value in leaves:
+        for path, value in pytree.tree_flatten_with_path(result)[0]:
+            name = self._free("_".join(["output", *map(_step, path)]) if path else "output", named)
+            own = "_".join(map(_step, path))
+            if own.isidentifier():
+                name = self._free(own, named)
             if isinstance(value, torch.Tensor):
-                name = "_".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path)
-                plain = not name or name[0].isdigit()
-                named[self._free(f"output_{name}" if plain else name)] = value.detach()
+                named[name] = value.detach().clone()
+            elif value is not None:
+                raise ModelError(f"output {name!r} is a {type(value).__name__}, not a tensor")
         return named
 
     def checked_run(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -74,15 +81,19 @@ class Subject:
         shapes = ", ".join(f"{show_shape(t.shape)} {str(t.dtype)[6:]}" for t in tensors)
         try:
             outputs, again = self.run(tensors), self.run(tensors)
+        except ModelError:
+            raise
         except Exception as error:  # the module is the user's, and may raise anything
             raise ModelError(f"the module cannot run on {shapes}: {said(error)}") from error
         if not outputs:
             raise ModelError("the module returns no tensor")
         for name, value in outputs.items():
-            if not torch.allclose(value, again[name], rtol=0, atol=0, equal_nan=True):
+            other = again.get(name)
+            same = other is not None and other.shape == value.shape
+            if not same or not torch.allclose(value, other, rtol=0, atol=0, equal_nan=True):
                 raise ModelError(
-                    f"output {name!r} is another one at every run: dropout or noise that eval() "
-                    "does not switch off"
+                    f"output {name!r} is another one at every run: dropout, noise or a state that "
+                    "eval() does not switch off"
                 )
         return outputs
 
@@ -94,15 +105,16 @@ class Subject:
         except Exception:  # the module is the user's, and copying it may raise anything
             return None
 
-    def _nested(self, tensors: Sequence[Tensor]) -> tuple[Any, Any]:
-        args, kwargs = require("torch.utils._pytree").tree_unflatten(list(tensors), self.tree)
-        return args, kwargs
-
-    def _free(self, name: str) -> str:
-        """A name that no input has."""
-        while name in self.names:
+    def _free(self, name: str, taken: dict[str, Tensor]) -> str:
+        """A name that no input and no other output has."""
+        while name in self.names or name in taken:
             name += "_"
         return name
+
+
+def _step(key: Any) -> str:
+    """One step of the path to an output: a key, an index or a field."""
+    return str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key))))
 
 
 def of_module(module: Module, tensors: Sequence[Tensor], names: Sequence[str] | None) -> Subject:
@@ -111,19 +123,23 @@ def of_module(module: Module, tensors: Sequence[Tensor], names: Sequence[str] | 
     Raises:
         ModelError: It stays in training mode, or the names are too many, too few or not distinct.
     """
-    training = [name or type(module).__name__ for name, m in module.named_modules() if m.training]
+    parts = module.named_modules()
+    training = [n or type(m).__name__ for n, m in parts if getattr(m, "training", False)]
     if training:
         raise ModelError(f"{training[0]!r} stays in training mode when eval() is called")
-    found = _parameters(module, len(tensors)) if names is None else tuple(names)
+    parameters, fixed = _parameters(module, len(tensors))
+    found = parameters if names is None else tuple(names)
     if len(found) != len(tensors) or len(set(found)) < len(found) or not all(found):
         raise ModelError(
             f"{len(tensors)} inputs, but names for {len(found)}: {', '.join(found) or 'none'}"
         )
-    return Subject(module, module, found)
+    return Subject(module, module, found, fixed)
 
 
-def of_program(program: Any, names: Sequence[str] | None) -> tuple[Subject, tuple[Any, ...]]:
-    """An exported program, and the example inputs that it holds.
+def of_program(
+    program: Any, names: Sequence[str] | None
+) -> tuple[Subject, tuple[Tensor, ...], Axes]:
+    """An exported program, the example inputs that it holds, and its dynamic axes.
 
     Raises:
         ModelError: It was exported in training mode, holds no examples, or takes other things than
@@ -136,36 +152,74 @@ def of_program(program: Any, names: Sequence[str] | None) -> tuple[Subject, tupl
     leaves, tree = require("torch.utils._pytree").tree_flatten(program.example_inputs)
     if not all(isinstance(leaf, torch.Tensor) for leaf in leaves):
         raise ModelError("the exported program takes inputs that are no tensors")
-    found = tuple(program.graph_signature.user_inputs) if names is None else tuple(names)
+    inputs = tuple(program.graph_signature.user_inputs)
+    found = inputs if names is None else tuple(names)
     if len(found) != len(leaves):
         raise ModelError(f"{len(leaves)} inputs, but names for {len(found)}: {', '.join(found)}")
-    return Subject(program, program.module(), found, tree), tuple(leaves)
+    shapes = {n.name: n.meta["val"].shape for n in program.graph.nodes if n.op == "placeholder"}
+    axes = tuple(
+        {axis: str(n) for axis, n in enumerate(shapes[name]) if not isinstance(n, int)}
+        for name in inputs
+    )
+    subject = Subject(program, program.module(), found, len(found), tree)
+    return subject, tuple(leaves), axes
 
 
 @contextmanager
 def evaluating(module: Module) -> Iterator[None]:
-    """The module in eval mode; afterwards each part is as it was."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
+    """The module in eval mode; afterwards modes, parameters, buffers and generator are as before.
+
+    Raises:
+        ModelError: eval() fails.
+    """
+    torch = require()
+    modes = [(part, part.training) for part in module.modules() if hasattr(part, "training")]
+    tensors = {k: v for k, v in module.state_dict().items() if isinstance(v, torch.Tensor)}
+    lazy = any(torch.nn.parameter.is_lazy(value) for value in tensors.values())
+    saved = {} if lazy else {key: value.detach().clone() for key, value in tensors.items()}
+    with torch.random.fork_rng(devices=[]):
+        try:
+            try:
+                module.eval()
+            except Exception as error:  # the module is the user's, and may raise anything
+                raise ModelError(f"the module's eval() failed: {said(error)}") from error
+            yield
+        finally:
+            _restore(modes, tensors, saved)
+
+
+def _restore(
+    modes: Sequence[tuple[Module, bool]], tensors: dict[str, Tensor], saved: dict[str, Tensor]
+) -> None:
+    """A train() that does more than set a mode, as LoRA's, is told of the mode it was in."""
+    torch = require()
+    for part, training in modes:
+        if type(part).train is not torch.nn.Module.train and part.training != training:
+            part.train(training)
+    for part, training in modes:
+        if part.training != training:
             part.training = training
+    with torch.no_grad():
+        for key, value in saved.items():
+            tensors[key].copy_(value)
 
 
-def _parameters(module: Module, count: int) -> tuple[str, ...]:
-    """Names of the first parameters of forward(); numbered where it takes any number."""
+def _parameters(module: Module, count: int) -> tuple[tuple[str, ...], int]:
+    """Names of the first parameters of forward(), and from which on they are members of *args."""
     kinds = inspect.Parameter
-    parameters = inspect.signature(module.forward).parameters.values()
+    try:
+        parameters = inspect.signature(module.forward).parameters.values()
+    except (TypeError, ValueError):  # a compiled one tells no names
+        return tuple(f"input_{index}" for index in range(count)), count
     named = [
         p.name for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
     ]
+    fixed = min(len(named), count)
     if any(p.kind is kinds.VAR_POSITIONAL for p in parameters):
         named += [f"input_{index}" for index in range(len(named), count)]
     if count > len(named):
         raise ModelError(f"{count} inputs are given, but forward() takes {len(named)}")
-    return tuple(named[:count])
+    return tuple(named[:count]), fixed
 
 
 def _check_not_training(program: Any) -> None:

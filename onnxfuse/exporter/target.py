@@ -34,15 +34,18 @@ def parse_arguments(texts: Sequence[str]) -> dict[str, Any]:
             raise ModelError(f"argument {key!r} is given twice")
         try:
             arguments[key] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
             arguments[key] = value
     return arguments
 
 
 def target_file(target: str) -> Path | None:
-    """The file that a target names; None for a package."""
+    """The file that a target names; of a package, where it is loaded, the one it came from."""
     where = target.rpartition(":")[0] or target
-    return Path(where) if where.endswith((".py", ".pt2")) else None
+    if where.endswith((".py", ".pt2")):
+        return Path(where)
+    file = getattr(sys.modules.get(where), "__file__", None)
+    return None if file is None else Path(file)
 
 
 def load_module(target: str, arguments: Mapping[str, Any], seed: int) -> Module:
@@ -64,22 +67,23 @@ def load_module(target: str, arguments: Mapping[str, Any], seed: int) -> Module:
         raise ModelError(
             f"target {target!r} is none of package.module:factory, path/file.py:factory, file.pt2"
         )
-    with _search_path(where), torch.random.fork_rng(devices=[]):
+    with searching(target), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         factory: Any = _imported(target, where)
         for part in name.split("."):
-            if not hasattr(factory, part):
-                raise ModelError(f"{target}: there is no {part!r} in {where}")
-            factory = getattr(factory, part)
-        if isinstance(factory, torch.nn.Module) and arguments:
+            try:
+                factory = getattr(factory, part)
+            except Exception as error:  # code of the user's, which may raise anything
+                raise ModelError(f"{target}: there is no {part!r} in {where}") from error
+        is_module = isinstance(factory, torch.nn.Module)
+        if is_module and arguments:
             raise ModelError(f"{target} is a module already: it takes no arguments")
         if not callable(factory):
             raise ModelError(f"{target} is a {type(factory).__name__}, not a factory of modules")
-        is_module = isinstance(factory, torch.nn.Module)
         try:
             torch.manual_seed(seed)
             made: Any = factory if is_module else factory(**arguments)
-        except (Exception, SystemExit) as error:  # code of the user's, which may raise anything
+        except (Exception, SystemExit) as error:  # code of the user's, as above
             raise ModelError(f"{target} failed: {said(error)}") from error
     if not isinstance(made, torch.nn.Module):
         raise ModelError(f"{target} made a {type(made).__name__}, not a torch.nn.Module")
@@ -110,14 +114,16 @@ def _run_file(path: Path) -> ModuleType:
 
 
 @contextmanager
-def _search_path(where: str) -> Iterator[None]:
-    """The working directory, and for a file its folder, in front of sys.path."""
+def searching(target: str) -> Iterator[None]:
+    """What Python gives a script: its folder, or the working directory, in sys.path, and argv."""
+    where = target.rpartition(":")[0] or target
+    path, arguments = list(sys.path), list(sys.argv)
     folders = [str(Path.cwd())]
     if where.endswith(".py"):
         folders.insert(0, str(Path(where).parent.absolute()))
     sys.path[:0] = folders
+    sys.argv[:] = [where]
     try:
         yield
     finally:
-        for folder in folders:
-            sys.path.remove(folder)
+        sys.path[:], sys.argv[:] = path, arguments

@@ -28,6 +28,10 @@ WRAPPED = {
     "nested": lambda state: {"model": {"state_dict": state}},
     "parallel": lambda state: {f"module.{key}": value for key, value in state.items()},
     "compiled": lambda state: {f"module._orig_mod.{key}": value for key, value in state.items()},
+    "lightning": lambda state: {"state_dict": {f"model.{k}": v for k, v in state.items()}},
+    "compiled, then parallel": lambda state: {f"_orig_mod.module.{k}": v for k, v in state.items()},
+    "averaged": lambda state: {"params_ema": state},
+    "flat": lambda state: {**state, "epoch": 3},
     "no counters": lambda state: {k: v for k, v in state.items() if "tracked" not in k},
 }
 
@@ -90,6 +94,22 @@ BAD = {
         lambda state: {**state, "wide.weight": torch.ones(4, 4, 5, 5)},
         "'wide.weight' is 4x4x5x5, in the module 4x4x3x3",
     ),
+    "kind": (
+        lambda state: {**state, "wide.bias": torch.ones(4, dtype=torch.int64)},
+        r"'wide.bias' is of torch.int64, in the module of torch.float32",
+    ),
+    "complex": (
+        lambda state: {**state, "wide.bias": torch.ones(4) * 1j},
+        r"'wide.bias' is of torch.complex64",
+    ),
+    "sparse": (
+        lambda state: {**state, "wide.bias": torch.ones(4).to_sparse()},
+        "'wide.bias' is no dense tensor of plain numbers",
+    ),
+    "meta": (
+        lambda state: {**state, "wide.bias": torch.ones(4, device="meta")},
+        "'wide.bias' is no dense tensor of plain numbers",
+    ),
     "empty": (lambda state: {}, "holds no state_dict"),
     "a tensor": (lambda state: state["wide.bias"], "holds no state_dict"),
     "numbers": (lambda state: {"epoch": 3}, "holds no state_dict"),
@@ -121,3 +141,26 @@ def test_refuses_other_files(tmp_path, content, said):
         (tmp_path / "w.pt").write_bytes(content)
     with pytest.raises(ModelError, match=said):
         load_checkpoint(nn.Linear(2, 2), tmp_path / "w.pt")
+
+
+def test_a_mapping_that_holds_itself_is_no_state_dict(tmp_path):
+    content = {}
+    content["model"] = content
+    torch.save(content, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match="holds no state_dict"):
+        load_checkpoint(Block(), tmp_path / "w.pt")
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.b.weight = self.a.weight
+
+
+def test_a_tied_weight_is_needed_once(tmp_path):
+    trained, module = Tied(), Tied()
+    safetensors.torch.save_model(trained, tmp_path / "w.safetensors")
+    load_checkpoint(module, tmp_path / "w.safetensors")
+    assert torch.equal(module.b.weight, trained.b.weight)
+    assert module.a.weight is module.b.weight

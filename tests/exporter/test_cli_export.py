@@ -22,7 +22,8 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     yield tmp_path
-    sys.modules.pop("sibling", None)
+    for name in ("sibling", "net"):
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture
@@ -116,6 +117,39 @@ def test_a_program(folder, call):
     assert "m.pt2 -> m.onnx" in out
 
 
+def test_what_a_module_prints_is_no_output_of_ours(folder, call):
+    (folder / "loud.py").write_text(LOUD)
+    code, out, err = call("loud.py:Loud", "--input", "2x3", *MODEL, "--json", "-")
+    assert code == 0
+    assert json.loads(out)["exporter"] == "script"
+    assert "imported" in err
+    assert "forward" in err
+
+
+LOUD = """
+import sys
+import torch
+
+assert len(sys.argv) == 1
+print("imported")
+
+
+class Loud(torch.nn.Module):
+    def forward(self, x):
+        import sibling
+        print("forward")
+        return x + 1
+"""
+
+
+def test_a_packages_own_file_is_not_replaced(folder, call):
+    before = (folder / "net.py").read_bytes()
+    code, _, err = call("net:block", *INPUT, "-o", "net.py")
+    assert code == 2
+    assert "input file" in err
+    assert (folder / "net.py").read_bytes() == before
+
+
 REFUSED = {
     "no input": (["net.py:block"], "Give --input"),
     "input": (["net.py:block", "--input", "1,4"], "is not written as [NAME=]SHAPE"),
@@ -140,6 +174,8 @@ REFUSED = {
         ["net.py:block", *INPUT, "--checkpoint", "half.pt", "-o", "half.pt"],
         "input file",
     ),
+    "huge input": (["net.py:block", "--input", "9x99999999999"], "9x99999999999 is too large"),
+    "seed": (["net.py:block", *INPUT, "--seed", "9" * 30], "--seed"),
     "no program": (["net.pt2"], "net.pt2: cannot be read"),
     "broken program": (["broken.pt2"], "broken.pt2: not a program of torch.export.save"),
     "input of a program": (["broken.pt2", *INPUT], "brings its weights and inputs"),
