@@ -100,7 +100,7 @@ def worst_slice(actual: Array, expected: Array, rounded: Sequence[Array]) -> str
     """
     if expected.dtype.kind != "f" or expected.ndim < 2 or not expected.size:
         return None
-    slack = WITHOUT_YARDSTICK * float(np.finfo(str(expected.dtype)).eps) / 2
+    slack = max(WITHOUT_YARDSTICK * float(np.finfo(str(expected.dtype)).eps) / 2, CONSTANTS)
     finite = np.isfinite(actual) & np.isfinite(expected)
     others = [o for o in rounded if o.shape == expected.shape and o.dtype.kind == "f"]
     for axis in {1, expected.ndim - 1}:
