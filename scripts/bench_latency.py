@@ -28,6 +28,9 @@ NETWORKS = (
     "mobileone_s1",
     "acnet_resnet18",
     "dbb_resnet18",
+    "qarepvgg_a0",
+    "unireplknet_a",
+    "rep_detector",
     "ecbsr_m4c16",
 )
 REAL = {

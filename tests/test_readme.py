@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -34,6 +35,18 @@ def test_inspect_prints_what_the_readme_shows():
     shown = [line.rstrip() for line in result.output.splitlines()]
     error = re.compile(r" *\d\.\de-\d\d")
     expected = block_after("<!-- inspect output -->", "text").splitlines()
+    assert [error.sub(" E", line) for line in shown] == [error.sub(" E", line) for line in expected]
+
+
+def test_export_prints_what_the_readme_shows(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "models", tmp_path / "models", ignore=shutil.ignore_patterns("*.onnx"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    command = shlex.split(block_after("<!-- export command -->", "bash"))
+    result = CliRunner().invoke(main, command[1:])
+    shown = [line.rstrip() for line in result.output.splitlines()]
+    error = re.compile(r" *\d\.\de-\d\d")
+    expected = block_after("<!-- export output -->", "text").splitlines()
     assert [error.sub(" E", line) for line in shown] == [error.sub(" E", line) for line in expected]
 
 

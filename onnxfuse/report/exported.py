@@ -41,7 +41,7 @@ def _parity(result: ExportResult) -> Table:
     table = Table(title="ONNX Runtime against PyTorch")
     for column in ("inputs", "output"):
         table.add_column(column, overflow="fold")
-    for column in ("relative L2", "largest", "PyTorch to float64"):
+    for column in ("relative L2", "largest", "rounding in PyTorch"):
         table.add_column(column, justify="right")
     for parity in result.parity:
         rounding = "not known" if parity.rounding is None else f"{parity.rounding:.1e}"
