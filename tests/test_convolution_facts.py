@@ -22,16 +22,10 @@ FUNCTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 TOLERANCE = {"rtol": 0, "atol": 1e-9}
 
 # Where the two sides differ, torch pads a copy, and says so.
-pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The inputs are small: threads would cost more than they save where cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths"),
+]
 
 
 # --- the definition ---

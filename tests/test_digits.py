@@ -19,6 +19,8 @@ from models.digits import DIGITS, LARGEST_VALUE, NUM_CLASSES, load_digits
 from models.training import accuracy, train
 from scripts import train_digits
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TRAINED = Path(models.__file__).parent / "trained"
 SHIPPED = ("repvgg", "dbb", "mobileone")
 LARGEST_FILE = 1_000_000  # bytes
@@ -28,15 +30,6 @@ FEW_EPOCHS = 3
 # Two float64 evaluations of these networks differ by about 1e-15; a fold that is wrong in one tap
 # or one channel is off by more than 1e-5.
 FLOAT64_TOLERANCE = 1e-9
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The images are small: threads would cost more than they save where cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def predictions(model, images):

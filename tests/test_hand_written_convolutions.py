@@ -22,6 +22,8 @@ from models.im2col import (
 )
 from onnxfuse.reference import evaluate
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 class Case(NamedTuple):
     """A convolution and the (H, W) of its input, which is never square."""
@@ -77,15 +79,6 @@ QUANTIZED = {
     "depthwise": Case(in_channels=6, groups=6),
 }
 BLOCK = 4
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The inputs are small: threads would cost more than they save where cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def noise(*shape, seed=1):

@@ -23,6 +23,8 @@ from models.separable import ChannelShuffle, separable_block
 from models.three_branch import ThreeBranchNet, three_branch_block
 from models.unireplknet import UniRepLKNetBlock
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NETWORKS = [
     pytest.param(name, marks=pytest.mark.slow if name == "repvgg_b1g4" else ())
     for name in models.ZOO
@@ -89,15 +91,6 @@ BLOCKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "plain_groups": (lambda: three_branch_block(6, groups=3), (6, 7, 10)),
     "plain_depthwise": (lambda: three_branch_block(6, groups=6), (6, 7, 10)),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The inputs are small: threads would cost more than they save where cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def noise(*shape: int, seed: int = 1) -> torch.Tensor:

@@ -3,6 +3,9 @@
 import torch
 from torch import nn
 
+X = torch.randn(1, 4, 8, 6, generator=torch.Generator().manual_seed(1))
+EXPORTERS = ["script", "dynamo"]
+
 FACTORIES = '''
 """Factories for tests of the command line."""
 from dataclasses import dataclass

@@ -28,6 +28,8 @@ from models.im2col import (
 )
 from tests.integration.exported import Fused, count
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Make = Callable[[], nn.Module]
 
 SHAPE = (2, 6, 9, 10)
@@ -116,15 +118,6 @@ CASES = [
     # the tracing exporter takes the strides of the example for constants: wrong at other sizes
     if not (dynamic and form != "dynamo" and name.startswith("strided"))
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The inputs are small: threads would cost more than they save where cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def built(make: Make) -> nn.Module:

@@ -34,6 +34,8 @@ from tests.integration.exported import (
     run,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # Training form: Conv, Add, BatchNormalization and all nodes, as exported with the exporter's own
 # folding; without it, each Conv has a BatchNormalization besides.
 EXPORTED = {
@@ -84,15 +86,6 @@ DYNAMIC_SHAPES = (EXAMPLE_SHAPE, (1, 3, 64, 80), (3, 3, 48, 64))
 
 SHIPPED_MODEL = Path(models.__file__).parent / "three_branch.onnx"
 SHIPPED_BYTES = 300_000
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The inputs are small: threads would cost more than they save where cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 # --- networks ---

@@ -22,15 +22,9 @@ from models.exporting import FORMS, export
 from models.statistics import randomize_statistics
 from tests.integration.unseen import NETWORKS, OTHER, TRACKED
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LARGEST_DISTANCE = 1e-5  # relative L2, between two float32 models that compute the same
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 CASES = [
