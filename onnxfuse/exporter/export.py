@@ -211,9 +211,13 @@ class _Run:
         self.known = Expectations()
         if self.settings.check:
             self.known = expectations(self.subject, self.axes, self.tensors)
-        cases = self.known.cases
-        examples = [case for case in cases if case.shapes == cases[0].shapes]
-        exporter, source, found = self._exported(examples if self.settings.optimize else cases)
+        cases = first = self.known.cases
+        if self.settings.optimize and self.settings.check:
+            # what an exporter has frozen at the sizes it saw, folding may free
+            first = expectations(
+                self.subject, ({},) * len(self.tensors), self.request.tensors
+            ).cases
+        exporter, source, found = self._exported(first)
         report: Report | None = None
         if self.settings.optimize:
             folded = fold(source.model, progress=self.tell)

@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 import onnxfuse
+from models.diverse_branch import DiverseBranchBlock
+from models.statistics import randomize_statistics
 from onnxfuse import ExportWarning, ModelError
 from tests.exporter.modules import EXPORTERS, X
-from tests.exporter.reading import dims
+from tests.exporter.reading import dims, operators
 
 # What is the user's stays as it was -----------------------------------------------------------
 
@@ -76,6 +78,18 @@ def test_threads_take_turns(block):
     assert len({result.model.SerializeToString() for result in results}) == 1
     assert sys.stdout is stdout
     assert logging.getLogger("torch").level == level
+
+
+def test_sizes_that_an_exporter_has_frozen_may_be_freed_by_folding():
+    """The rims that the blocks assign are traced at the example's size, two images."""
+    block = DiverseBranchBlock(4, 4)
+    randomize_statistics(block, (8, 4, 8, 6))
+    options = {"exporter": "script", "dynamic": ["batch", "height"]}
+    with pytest.raises(ModelError, match="ONNX Runtime cannot run its model"):
+        onnxfuse.export(block, X, **options)
+    result = onnxfuse.export(block, X, **options, optimize=True)
+    assert operators(result.model) == {"Conv": 1}
+    assert [p.inputs for p in result.parity][2:] == ["2x4x8x6", "1x4x16x6"]
 
 
 # Values, names and sizes of all kinds -----------------------------------------------------------
