@@ -201,7 +201,7 @@ def export(
     from onnxfuse.exporter.inputs import parse_dynamic
     from onnxfuse.exporter.loading import load
     from onnxfuse.exporter.target import searching, target_file
-    from onnxfuse.report.exported import show_export
+    from onnxfuse.exporter.terminal import show_export
 
     axes = parse_dynamic(dynamic)
     _Written(output, json_path, *filter(None, (target_file(target), checkpoint)))

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from onnxfuse.exporter import ExportResult
 from onnxfuse.exporter.backends import DESCRIPTIONS
+from onnxfuse.exporter.export import ExportResult
 from onnxfuse.report.terminal import show
 from onnxfuse.shapes import default_opset
 
