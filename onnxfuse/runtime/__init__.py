@@ -1,0 +1,27 @@
+"""ONNX Runtime: execution providers, sessions, and what models are given to compute."""
+
+from onnxfuse.runtime.feeds import Feeds, Kind, make_feeds
+from onnxfuse.runtime.model import Input, Loaded, load_model
+from onnxfuse.runtime.providers import AVAILABLE_HINT, provider_name, require_provider
+from onnxfuse.runtime.session import RunError, Session, open_session
+from onnxfuse.runtime.sizes import parse_sizes, size_choices
+from onnxfuse.runtime.testdata import Recorded, read_inputs
+
+__all__ = [
+    "AVAILABLE_HINT",
+    "Feeds",
+    "Input",
+    "Kind",
+    "Loaded",
+    "Recorded",
+    "RunError",
+    "Session",
+    "load_model",
+    "make_feeds",
+    "open_session",
+    "parse_sizes",
+    "provider_name",
+    "read_inputs",
+    "require_provider",
+    "size_choices",
+]
