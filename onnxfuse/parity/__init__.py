@@ -1,0 +1,5 @@
+"""Whether two models compute the same, and where they part."""
+
+from onnxfuse.parity.result import CheckResult, Closeness, Divergence, Meaning, OutputParity
+
+__all__ = ["CheckResult", "Closeness", "Divergence", "Meaning", "OutputParity"]
