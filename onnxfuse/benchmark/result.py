@@ -38,7 +38,7 @@ class Timing:
         peak_memory: Bytes by which the resident memory of a process of its own grew, from before
             the session was created to the peak of running it; None where it was not measured.
         session_seconds: What creating the session took.
-        seconds: Every timed run, in order.
+        seconds: The time of a run in each round, in order; the mean of several where one is short.
         operators: Share of the time by operator type, the largest first; empty unless profiled.
     """
 
@@ -75,4 +75,4 @@ class BenchResult:
 
     def to_json(self) -> str:
         """The result as JSON, keys as the attributes are named."""
-        return json.dumps(asdict(self), indent=2)
+        return json.dumps(asdict(self), indent=2, allow_nan=False)

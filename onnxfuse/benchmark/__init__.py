@@ -1,5 +1,5 @@
 """How fast models are, measured in turn."""
 
-from onnxfuse.bench.result import BenchResult, Interval, Timing
+from onnxfuse.benchmark.result import BenchResult, Interval, Timing
 
 __all__ = ["BenchResult", "Interval", "Timing"]
