@@ -33,7 +33,7 @@ def sort_nodes(graph: onnx.GraphProto, where: str, scopes: tuple[set[str], ...] 
     for node in graph.node:
         for body in bodies(node):
             sort_nodes(body, where, scopes)
-            early.update(name for name in _captured(body) if name not in known)
+            early.update(name for name in captured(body) if name not in known)
         if not known.issuperset(node.input):
             early.update(name for name in node.input if name not in known)
         known.update(node.output)
@@ -52,14 +52,14 @@ def _given(graph: onnx.GraphProto) -> set[str]:
     return names.union((tensor.values.name for tensor in graph.sparse_initializer), ("",))
 
 
-def _captured(body: onnx.GraphProto) -> Iterator[str]:
-    """The names that a body reads from around it."""
+def captured(body: onnx.GraphProto) -> Iterator[str]:
+    """The names that a body (of If, Loop, Scan) reads from around it."""
     own = _given(body)
     own.update(name for node in body.node for name in node.output)
     for node in body.node:
         yield from (name for name in node.input if name not in own)
         for inner in bodies(node):
-            yield from (name for name in _captured(inner) if name not in own)
+            yield from (name for name in captured(inner) if name not in own)
     yield from (value.name for value in body.output if value.name not in own)
 
 
@@ -68,7 +68,7 @@ def _order(graph: onnx.GraphProto, where: str, scopes: tuple[set[str], ...]) -> 
     makers: dict[str, int] = {}
     reads: list[list[str]] = []
     for index, node in enumerate(graph.node):
-        reads.append([*node.input, *(name for body in bodies(node) for name in _captured(body))])
+        reads.append([*node.input, *(name for body in bodies(node) for name in captured(body))])
         for name in node.output:
             if not any(name in scope for scope in scopes):
                 makers.setdefault(name, index)

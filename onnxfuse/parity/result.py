@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 
 from onnxfuse.fold import Fold
+from onnxfuse.serial import to_json
 
 ULP_BINS = ("0", "1", "2-3", "4-7", "8-15", "16-63", "64-255", "256-4095", "4096 and more")
 """Distances in units in the last place, as `Closeness.ulps` counts them."""
@@ -20,7 +20,7 @@ class Closeness:
         max_rel: Largest difference relative to the first array's number.
         relative_l2: Norm of the difference over the norm of the first array; of integers, booleans
             and strings the share of elements that differ.
-        snr_db: Signal to noise ratio in decibels; None where nothing differs or nothing is measured.
+        snr_db: Signal to noise ratio in decibels; None where nothing differs, or for no numbers.
         cosine: Cosine of the angle between the two; None for zeros and what is no number.
         top1: Share of rows with the same largest element, for outputs (N, classes).
         within: Share of elements with |a - b| <= 1e-5 + 1e-3 |a|, as numpy.isclose has it.
@@ -74,21 +74,23 @@ class OutputParity:
 
 @dataclass(frozen=True)
 class Meaning:
-    """One output of both models, each evaluated in float64, so that no arithmetic is rounded.
+    """One tensor of both models, each evaluated in float64, so that no arithmetic is rounded.
+
+    All outputs are among them, and that inner tensor which is off by most.
 
     What is left is the rounding of stored constants, and errors.
 
     Attributes:
         inputs: What was computed from, in words.
-        output: Name of the output.
+        tensor: Its name in the second model.
         error: Largest distance in any channel over what roundings of the constants explain there,
             so that 1 is the limit.
-        channel: Where that is; None where the output has no channels.
+        channel: Where that is; None where it has no channels.
         agrees: True when the roundings explain it.
     """
 
     inputs: str
-    output: str
+    tensor: str
     error: float
     channel: int | None
     agrees: bool
@@ -99,7 +101,7 @@ class Divergence:
     """The first tensor where two models part.
 
     Attributes:
-        tensor: Its name in both models.
+        tensor: Its name in the second model.
         made_by: The node of the second model that makes it, as "Conv 'name'".
         replaced: (name, operator) of the first model's nodes that it stands for.
         fold: The fold that made it, where the second model was folded here.
@@ -107,6 +109,7 @@ class Divergence:
         error: The distance there over what roundings explain.
         inputs: What was computed from, in words.
         provider: Where it was seen: a provider, or "float64".
+        counterpart: Its name in the first model; empty where it has none there.
     """
 
     tensor: str
@@ -117,6 +120,7 @@ class Divergence:
     error: float
     inputs: str
     provider: str
+    counterpart: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ class CheckResult:
         second: What the second is called.
         truth: What the two are compared with: "float64", or why it is something else.
         outputs: Every output, for every set of inputs, on every provider.
-        meanings: The outputs in float64; empty where they cannot be evaluated so.
+        meanings: Tensors in float64; empty where they cannot be evaluated so.
         divergence: Where they part, if that was asked for and they do.
         notes: What else there is to say, a line each.
     """
@@ -148,4 +152,4 @@ class CheckResult:
 
     def to_json(self) -> str:
         """The result as JSON, keys as the attributes are named, and `agrees`."""
-        return json.dumps({"agrees": self.agrees, **asdict(self)}, indent=2)
+        return to_json({"agrees": self.agrees, **asdict(self)})

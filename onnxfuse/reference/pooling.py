@@ -1,4 +1,4 @@
-"""AveragePool and GlobalAveragePool: the mean over windows."""
+"""AveragePool, MaxPool and GlobalAveragePool: mean or maximum over windows."""
 
 from collections.abc import Sequence
 
@@ -25,14 +25,7 @@ def average_pool(call: Call) -> Tensor:
             ONNX Runtime departs from the specification.
     """
     (x,) = call.inputs
-    kernel = call.attributes["kernel_shape"]
-    strides, dilations = strides_and_dilations(call, len(kernel))
-    spans = extents(kernel, dilations)
-    if call.attributes.get("auto_pad", "NOTSET").startswith("SAME"):
-        if max(dilations) > 1:
-            raise call.unsupported(f"auto_pad with dilations {dilations}")
-        if any(span < stride for span, stride in zip(spans, strides, strict=True)):
-            raise call.unsupported(f"auto_pad with kernel {kernel} and strides {strides}")
+    kernel, strides, dilations, spans = _windows(call)
     begins, ends = resolve_pads(call, x.shape[2:], spans, strides)
     overhang = [0] * len(kernel)
     if call.attributes.get("ceil_mode", 0):
@@ -47,6 +40,40 @@ def average_pool(call: Call) -> Tensor:
     include_pad = call.attributes.get("count_include_pad", 0)
     counts = window_sums(pad_spatial(counted, begins, ends, value=include_pad))
     return window_sums(pad_spatial(x, begins, ends)) / counts
+
+
+def max_pool(call: Call) -> Tensor:
+    """MaxPool: the largest element of each window; padding is smaller than everything.
+
+    Raises:
+        UnsupportedOperator: As for AveragePool.
+    """
+    (x,) = call.inputs
+    kernel, strides, dilations, spans = _windows(call)
+    begins, ends = resolve_pads(call, x.shape[2:], spans, strides)
+    if call.attributes.get("ceil_mode", 0):
+        more = _ceil_overhang(x.shape[2:], begins, ends, spans, strides)
+        ends = [end + extra for end, extra in zip(ends, more, strict=True)]
+    lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+    padded = pad_spatial(x, begins, ends, value=lowest)
+    view = windows(padded, kernel, strides, dilations)
+    largest = np.full(view.shape[: x.ndim], lowest, x.dtype)
+    for tap in np.ndindex(*kernel):  # several times faster than a maximum over the last axes
+        np.maximum(largest, view[(..., *tap)], out=largest)
+    return largest
+
+
+def _windows(call: Call) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Kernel, strides, dilations, and the pixels that a window spans."""
+    kernel = call.attributes["kernel_shape"]
+    strides, dilations = strides_and_dilations(call, len(kernel))
+    spans = extents(kernel, dilations)
+    if call.attributes.get("auto_pad", "NOTSET").startswith("SAME"):
+        if max(dilations) > 1:
+            raise call.unsupported(f"auto_pad with dilations {dilations}")
+        if any(span < stride for span, stride in zip(spans, strides, strict=True)):
+            raise call.unsupported(f"auto_pad with kernel {kernel} and strides {strides}")
+    return kernel, strides, dilations, spans
 
 
 def _ceil_overhang(

@@ -14,7 +14,6 @@ import onnx
 from onnx import TensorProto
 
 from onnxfuse import io
-from onnxfuse.errors import ModelError
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,9 @@ def _input(value: onnx.ValueInfoProto) -> Input:
     if not kind.HasField("shape"):
         return Input(value.name, kind.elem_type, None)
     shape = tuple(
-        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or f"{value.name}:{axis}"
+        dim.dim_value
+        if dim.HasField("dim_value") and dim.dim_value >= 0  # some exporters write -1
+        else dim.dim_param or f"{value.name}:{axis}"
         for axis, dim in enumerate(kind.shape.dim)
     )
-    if any(isinstance(extent, int) and extent < 0 for extent in shape):
-        raise ModelError(f"input {value.name!r} has a negative extent")
     return Input(value.name, kind.elem_type, shape)

@@ -18,6 +18,7 @@ REFUSED = [
     ("batchnorm_example_training_mode", "training mode"),
     ("batchnorm_epsilon_training_mode", "training mode"),
     ("training_dropout", "training mode"),
+    ("with_argmax", "outputs"),
     # quantizing rounds to few bits, which the identity would hide
     *[
         (f"to_{kind}", "Cast to ")

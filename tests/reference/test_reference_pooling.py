@@ -1,4 +1,4 @@
-"""AveragePool and GlobalAveragePool against ONNX Runtime, up to the rounding of one division."""
+"""Pooling against ONNX Runtime, averages up to the rounding of one division."""
 
 import numpy as np
 import pytest
@@ -59,6 +59,18 @@ def test_average_pool(pool):
     # a window that holds nothing but padding is 0 / 0
     assume(np.isfinite(evaluate([node], inputs, opset)["y"]).all())
     assert_agrees(node, inputs, opset, rtol=DIVISION)
+
+
+@settings(max_examples=250, deadline=None)
+@given(pools())
+def test_max_pool(pool):
+    average, inputs, opset = pool
+    node = helper.make_node("MaxPool", ["x"], ["y"])
+    node.attribute.extend(a for a in average.attribute if a.name != "count_include_pad")
+    if opset < 10:
+        assume(not any(a.name == "dilations" for a in node.attribute))
+    assume(np.isfinite(evaluate([node], inputs, opset)["y"]).all())  # nothing but padding
+    assert_agrees(node, inputs, opset)
 
 
 def test_ceil_mode_drops_a_window_that_starts_in_the_padding():

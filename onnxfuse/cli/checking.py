@@ -1,0 +1,84 @@
+"""`onnxfuse check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnxfuse.cli.options import json_option, quiet_option
+from onnxfuse.cli.output import Written, progress
+from onnxfuse.cli.running import (
+    inputs_option,
+    optimization_option,
+    providers_option,
+    size_option,
+    tf32_option,
+    threads_option,
+)
+
+DIFFER = 1
+
+
+@click.command()
+@click.argument("first", type=click.Path(path_type=Path))
+@click.argument("second", type=click.Path(path_type=Path), required=False)
+@providers_option
+@size_option
+@inputs_option
+@click.option("--bisect", is_flag=True, help="Name the first tensor where the two part.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="Seed of the inputs.",
+)
+@optimization_option
+@threads_option
+@tf32_option
+@json_option
+@quiet_option
+def check(
+    first: Path,
+    second: Path | None,
+    providers: tuple[str, ...],
+    sizes: tuple[str, ...],
+    inputs: Path | None,
+    bisect: bool,
+    seed: int,
+    optimization: Any,
+    threads: int | None,
+    tf32: bool,
+    json_path: Path | None,
+    quiet: bool,
+) -> int:
+    """Compare SECOND with FIRST on the same inputs, and tell rounding from errors.
+
+    Without SECOND, FIRST is optimized in memory and compared with the result. Exit code 0: they
+    agree; 1: they differ; 2: they cannot be compared.
+    """
+    from onnxfuse.parity import check as run
+    from onnxfuse.parity.terminal import show_check
+    from onnxfuse.runtime import parse_sizes
+
+    read = filter(None, (first, second, inputs))
+    written = Written(None, json_path, *read)
+    with progress(quiet) as tell:
+        result = run(
+            first,
+            second,
+            providers=providers,
+            sizes=parse_sizes(sizes),
+            inputs=inputs,
+            seed=seed,
+            optimization=optimization,
+            threads=threads,
+            tf32=tf32,
+            bisect=bisect,
+            progress=tell,
+        )
+    written.write(result.to_json(), lambda path: None)
+    show_check(written.console(quiet), result)
+    return 0 if result.agrees else DIFFER

@@ -1,0 +1,259 @@
+"""`check`: two models on the same inputs, against the first in float64."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxfuse import io
+from onnxfuse.errors import ModelError
+from onnxfuse.fold import Fold
+from onnxfuse.parity.bisect import Bisection, Exposed, Runner
+from onnxfuse.parity.cases import Case, find_cases
+from onnxfuse.parity.closeness import closeness
+from onnxfuse.parity.evaluator import Evaluator, Unevaluated, Value, random_operator
+from onnxfuse.parity.interface import match
+from onnxfuse.parity.meaning import Compared, compare
+from onnxfuse.parity.pairing import pair_by_name, pair_by_value
+from onnxfuse.parity.result import CheckResult, Divergence, Meaning, OutputParity
+from onnxfuse.parity.rounding import coarsest_type, roundoff
+from onnxfuse.parity.runtime_noise import rounded_outputs
+from onnxfuse.parity.truth import expected, from_runtime, leaves
+from onnxfuse.parity.verdict import judge
+from onnxfuse.pipeline import optimize
+from onnxfuse.runtime import Loaded, RunError, Session, load_model, open_session
+from onnxfuse.runtime.providers import require_providers, short_name
+from onnxfuse.runtime.session import Optimization
+
+Progress = Callable[[str], None]
+
+
+def check(
+    first: Any,
+    second: Any = None,
+    *,
+    providers: Sequence[str] = ("cpu",),
+    sizes: Mapping[str, int] | None = None,
+    inputs: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    optimization: Optimization = "all",
+    threads: int | None = None,
+    tf32: bool = False,
+    bisect: bool = False,
+    progress: Progress | None = None,
+) -> CheckResult:
+    """Compares two models on the same inputs, and tells rounding from errors.
+
+    Both are held against the first one evaluated in float64. In float64 the second may differ by
+    what roundings of stored constants explain, tensor by tensor; as ONNX Runtime computes it, it
+    may be further from the truth than the first by what rounding in every operator explains.
+
+    Args:
+        first: The model that is right: whatever `onnxfuse.optimize` takes.
+        second: The model in question; None for the first one, optimized.
+        providers: Execution providers, as "cpu" or "CUDAExecutionProvider".
+        sizes: Extents of symbolic dimensions, by name; others are chosen.
+        inputs: An .npz or a folder of ONNX test data; default: noise, and special values.
+        seed: Of the noise.
+        optimization: How far the runtime's own optimizer goes.
+        threads: Threads within an operator; None for the runtime's choice.
+        tf32: On CUDA, whether products in float32 may be computed in TF32.
+        bisect: Whether to look for the first tensor where the two part.
+        progress: Called with a word on each step as it begins.
+
+    Raises:
+        ModelError: A model, a provider or the inputs cannot be used, or the models have other
+            inputs or outputs.
+        CertificateError: The first model was to be optimized, and a fold went wrong.
+    """
+    tell = progress or (lambda step: None)
+    chosen = require_providers(providers)
+    tell("reading")
+    source = io.read(first)
+    folds: tuple[Fold, ...] = ()
+    name = None
+    if second is None:
+        result = optimize(first, progress=tell)
+        second, folds, name = result.model, result.report.folds, f"{source.name}, optimized"
+    opened = partial(open_session, optimization=optimization, threads=threads, tf32=tf32)
+    with ExitStack() as stack:
+        given = first if source.path is not None else source
+        ours = stack.enter_context(load_model(given))
+        theirs = stack.enter_context(load_model(second, name))
+        run = _Check(ours, theirs, folds, opened, chosen, bisect, tell)
+        recorded = None if inputs is None else Path(inputs)
+        return run.result(dict(sizes or {}), recorded, seed)
+
+
+@dataclass
+class _Check:
+    """One comparison."""
+
+    first: Loaded
+    second: Loaded
+    folds: tuple[Fold, ...]
+    opened: Callable[..., Session]
+    providers: Sequence[str]
+    bisect: bool
+    tell: Progress
+    outputs: list[OutputParity] = field(default_factory=list)
+    meanings: list[Meaning] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    divergence: Divergence | None = None
+
+    def result(self, sizes: Mapping[str, int], recorded: Path | None, seed: int) -> CheckResult:
+        for loaded in (self.first, self.second):
+            operator = random_operator(loaded.source.model.graph)
+            if operator is not None:
+                raise ModelError(f"{loaded.name}: {operator} gives other numbers at every run")
+        self.interface = match(self.first, self.second)
+        sizes = {**self.interface.sizes, **sizes}
+        self.unit = max(roundoff(coarsest_type(m.source.model)) for m in (self.first, self.second))
+        self.tell("looking for inputs")
+        session = self.opened(self.first, self.providers[0])
+        cases = find_cases(self.first, session, sizes, recorded, seed)
+        truth = "float64"
+        try:
+            truths = self._in_float64(cases)
+        except Unevaluated as reason:
+            truth = f"the first model as ONNX Runtime computes it, since {reason}"
+            self.meanings, self.divergence = [], None
+            self.tell("the first model with other roundings")
+            truths = from_runtime(self.first, [case.feeds for case in cases])
+        for provider in self.providers:
+            self._on_provider(provider, cases, truths, truth == "float64")
+        return CheckResult(
+            self.first.name,
+            self.second.name,
+            truth,
+            tuple(self.outputs),
+            tuple(self.meanings),
+            self.divergence,
+            tuple(dict.fromkeys(self.notes)),
+        )
+
+    def _in_float64(self, cases: Sequence[Case]) -> list[list[Value]]:
+        """The first model's outputs for each case; compares what the models mean on the way."""
+        first, second = (Evaluator(loaded.source) for loaded in (self.first, self.second))
+        pairs = pair_by_name(first, second)
+        double = coarsest_type(self.first.source.model) == "float64"
+        truths: list[list[Value]] = []
+        for number, case in enumerate(cases):
+            self.tell(f"float64, {case.label}")
+            if case.generic:
+                renamed = self.interface.renamed(case.feeds)
+                if not number and len(pairs) < len(second.graph.node) / 2:
+                    pairs = {**pair_by_value(first, second, case.feeds, renamed), **pairs}
+                compared = compare(first, second, self.interface, case.feeds, pairs, double=double)
+                self._note(compared, case)
+                if self.bisect and self.divergence is None and not compared.agrees:
+                    bisection = Bisection(first, second, pairs, self.interface, self.folds)
+                    self.divergence = bisection.in_float64(compared, case.label)
+            truths.append(rounded_outputs(first, case.feeds, self.unit))
+        self.bisection = Bisection(first, second, pairs, self.interface, self.folds)
+        return truths
+
+    def _note(self, compared: Compared, case: Case) -> None:
+        """Keeps what a comparison in float64 found."""
+        theirs = [name for _, name in self.interface.outputs]
+        found = list(zip(theirs, compared.outputs, strict=True))
+        inner = compared.apart or {n: o for n, o in compared.agreeing.items() if n not in theirs}
+        if inner:
+            found.append(max(inner.items(), key=lambda item: item[1].ratio))
+        self.meanings += [
+            Meaning(case.label, name, off.ratio, off.channel, agrees=off.ratio <= 1)
+            for name, off in found
+        ]
+
+    def _on_provider(
+        self,
+        provider: str,
+        cases: Sequence[Case],
+        truths: Sequence[Sequence[Value]],
+        in_float64: bool,
+    ) -> None:
+        ours, theirs = (self.opened(loaded, provider) for loaded in (self.first, self.second))
+        names = [name for name, _ in self.interface.outputs]
+        wanted = [name for _, name in self.interface.outputs]
+        for case, truth in zip(cases, truths, strict=True):
+            self.tell(f"{short_name(provider)}, {case.label}")
+            try:
+                left = ours.run(case.feeds, names)
+            except RunError as error:
+                self.notes.append(f"left out on {short_name(provider)}, {case.label}: {error}")
+                continue
+            try:
+                right = theirs.run(self.interface.renamed(case.feeds), wanted)
+            except RunError as error:
+                self.outputs += [_missing(provider, case, name, str(error)) for name in names]
+                continue
+            found = list(_parities(provider, case, names, left, right, truth))
+            self.outputs += found
+            if not all(parity.agrees for parity in found) and in_float64:
+                self._bisect_on(provider, case)
+
+    def _bisect_on(self, provider: str, case: Case) -> None:
+        """Looks for where the two part on a provider, if that is not known yet."""
+        if not self.bisect or self.divergence is not None:
+            return
+        opened = partial(self.opened, provider=provider)
+        runner = Runner(Exposed(self.first, opened), Exposed(self.second, opened))
+        self.tell("looking for where they part")
+        name = short_name(provider)
+        self.divergence = self.bisection.on_provider(
+            runner, case.feeds, self.unit, case.label, name
+        )
+        if self.divergence is None:
+            self.notes.append(
+                f"on {name} the models part only in a run as a whole: with inner tensors as "
+                "outputs the runtime fuses other nodes"
+            )
+
+
+def _parities(
+    provider: str,
+    case: Case,
+    names: Sequence[str],
+    left: Sequence[Any],
+    right: Sequence[Any],
+    truth: Sequence[Value],
+) -> list[OutputParity]:
+    """Every array of every output."""
+    found: list[OutputParity] = []
+    targets = expected(names, truth)
+    for name, a, b in zip(names, left, right, strict=True):
+        ours, theirs = leaves(name, a), leaves(name, b)
+        if ours.keys() != theirs.keys():
+            found.append(_missing(provider, case, name, "it is a sequence of another length"))
+            continue
+        for label, array in ours.items():
+            target = targets.get(label) or expected([label], [(array,)])[label]
+            verdict = judge(array, theirs[label], target)
+            alike = (array.shape, array.dtype) == (theirs[label].shape, theirs[label].dtype)
+            found.append(
+                OutputParity(
+                    provider=short_name(provider),
+                    inputs=case.label,
+                    output=label,
+                    dtype="string" if array.dtype.kind in "OUS" else array.dtype.name,
+                    shape=array.shape,
+                    closeness=closeness(array, theirs[label]) if alike else None,
+                    first_error=verdict.first,
+                    second_error=verdict.second,
+                    bound=verdict.bound,
+                    reason=verdict.reason,
+                )
+            )
+    return found
+
+
+def _missing(provider: str, case: Case, name: str, reason: str) -> OutputParity:
+    nothing = (float(np.nan), float(np.nan), 0.0)
+    return OutputParity(short_name(provider), case.label, name, "", (), None, *nothing, reason)

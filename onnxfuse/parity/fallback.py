@@ -1,0 +1,56 @@
+"""onnx's own reference evaluator, one node at a time, held to float64."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import onnx
+from onnx import AttributeProto, TensorProto, helper
+from onnx.reference import ReferenceEvaluator
+
+_NARROW = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16})
+
+
+class Fallback:
+    """The nodes of one model."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._opsets = list(model.opset_import)
+        self._ir_version = model.ir_version
+        self._ready: dict[int, ReferenceEvaluator] = {}
+
+    def run(self, index: int, node: onnx.NodeProto, read: Mapping[str, Any]) -> list[Any]:
+        """A node's outputs; None for those that nobody asked for.
+
+        Args:
+            index: A number of its own for each node.
+            node: The node.
+            read: What it and its bodies read, by name.
+        """
+        if index not in self._ready:
+            self._ready[index] = self._evaluator(node, [name for name in read if name])
+        feeds = {name: value for name, value in read.items() if name}
+        made = iter(self._ready[index].run(None, feeds))
+        return [next(made) if name else None for name in node.output]
+
+    def _evaluator(self, node: onnx.NodeProto, names: list[str]) -> ReferenceEvaluator:
+        own = onnx.NodeProto()
+        own.CopyFrom(node)
+        _widen(own)
+        inputs = [onnx.ValueInfoProto(name=name) for name in names]
+        outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
+        graph = helper.make_graph([own], "node", inputs, outputs)
+        model = helper.make_model(graph, opset_imports=self._opsets, ir_version=self._ir_version)
+        return ReferenceEvaluator(model)
+
+
+def _widen(node: onnx.NodeProto) -> None:
+    """Makes casts to narrow floating types, in bodies too, casts to float64."""
+    for attribute in node.attribute:
+        narrow = attribute.type == AttributeProto.INT and attribute.i in _NARROW
+        if narrow and (node.op_type, attribute.name) in (("Cast", "to"),):
+            attribute.i = TensorProto.DOUBLE
+        for body in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
+            for inner in body.node:
+                _widen(inner)

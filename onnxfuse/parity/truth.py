@@ -1,0 +1,109 @@
+"""What both models are held against: the first model in float64, or as the runtime computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from onnxfuse.parity.evaluator import Value
+from onnxfuse.parity.rounding import move, roundoff, structure
+from onnxfuse.runtime import Loaded, RunError, load_model, open_session
+
+DRAWS = 2
+_WITHOUT_FLOAT64 = 16
+"""Roundings by which weights are moved where the runtime itself is all that there is to compare
+with: what its operators round has to be explained by weights alone."""
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One array of an output, as it should be.
+
+    Attributes:
+        name: Name of the output; with the place in it, where the output is a sequence.
+        value: The array.
+        draws: The same with other roundings.
+    """
+
+    name: str
+    value: np.ndarray[Any, Any]
+    draws: tuple[np.ndarray[Any, Any], ...]
+
+
+def leaves(name: str, value: Any) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays that an output is made of: sequences by their index, a list of maps as a table."""
+    if value is None:
+        return {name: np.empty(0)}
+    if isinstance(value, dict):
+        value = [value]
+    if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+        keys = sorted(value[0], key=str)
+        if all(set(row) == set(keys) for row in value):
+            return {name: np.array([[row[key] for key in keys] for row in value])}
+    if isinstance(value, (list, tuple)):
+        parts = (leaves(f"{name}[{index}]", item) for index, item in enumerate(value))
+        return {label: array for part in parts for label, array in part.items()}
+    return {name: np.asarray(value)}
+
+
+def expected(names: Sequence[str], values: Sequence[Value]) -> dict[str, Leaf]:
+    """Leaves of outputs that were evaluated with draws, by label."""
+    found: dict[str, Leaf] = {}
+    for name, value in zip(names, values, strict=True):
+        base, *draws = (leaves(name, one) for one in value)
+        for label, array in base.items():
+            others = tuple(draw[label] for draw in draws if label in draw)
+            found[label] = Leaf(label, array, others)
+    return found
+
+
+def from_runtime(first: Loaded, feeds: Sequence[Mapping[str, Any]]) -> list[list[Value]]:
+    """The outputs as the runtime computes them, its optimizer off; and with weights moved.
+
+    Args:
+        first: The model.
+        feeds: Sets of inputs.
+
+    Returns:
+        For each set of inputs, the outputs and their draws.
+    """
+    runs: list[list[list[Any] | None]] = []
+    for draw in range(DRAWS + 1):
+        with load_model(_moved(first, draw), first.name) as loaded:
+            session = open_session(loaded, "CPUExecutionProvider", optimization="off")
+            runs.append([_run(session, one) if draw else session.run(one) for one in feeds])
+    results: list[list[Value]] = []
+    for base, *draws in zip(*runs, strict=True):
+        assert base is not None
+        known = [draw for draw in draws if draw is not None]
+        results.append([(b, *(d[i] for d in known)) for i, b in enumerate(base)])
+    return results
+
+
+def _run(session: Any, feeds: Mapping[str, Any]) -> list[Any] | None:
+    try:
+        return list(session.run(feeds))
+    except RunError:  # moved indices or sizes may not fit together
+        return None
+
+
+def _moved(first: Loaded, draw: int) -> Any:
+    """A copy of the model with its weights moved; the model itself for draw 0."""
+    if not draw:
+        return first.source
+    source = first.source
+    model = onnx.ModelProto()
+    model.CopyFrom(source.model)
+    fixed = structure(model.graph)
+    for tensor in model.graph.initializer:
+        value = source.load(tensor)
+        if value.dtype.kind == "f" and tensor.name not in fixed:
+            amount = _WITHOUT_FLOAT64 * roundoff(value.dtype.name)
+            moved = move(value, tensor.name, draw, amount).astype(value.dtype)
+            tensor.CopyFrom(numpy_helper.from_array(moved, tensor.name))
+    return type(source)(model, source.path, source.external, source.files)

@@ -1,0 +1,128 @@
+"""Whether an output of a runtime is as right as another's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxfuse.parity.spread import Spread, Wide, allowed_flips, flips, gap, unequal
+from onnxfuse.parity.truth import Leaf
+
+SIGMAS = 2
+"""Times the root mean square of what rounding explains. Networks of models/ and pretrained ones
+reach a quarter of it."""
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The distances of two outputs from the truth.
+
+    Attributes:
+        first: Relative L2 distance of the first; the share of elements that differ, of integers.
+        second: The same of the second.
+        bound: By how much the second may be further off.
+        reason: Why it is wrong; empty where it is not.
+    """
+
+    first: float
+    second: float
+    bound: float
+    reason: str = ""
+
+
+def judge(first: Array, second: Array, truth: Leaf) -> Verdict:
+    """Holds both outputs against the truth.
+
+    Args:
+        first: The first model's.
+        second: The second's.
+        truth: What they should be.
+    """
+    if second.shape != first.shape:
+        reason = f"its shape is {_shape(second)} and not {_shape(first)}"
+        return Verdict(np.nan, np.nan, 0.0, reason)
+    if second.dtype != first.dtype:
+        return Verdict(np.nan, np.nan, 0.0, f"its type is {second.dtype} and not {first.dtype}")
+    if first.dtype.kind != "f" or truth.value.dtype.kind != "f" or truth.value.shape != first.shape:
+        return _exact(first, second, truth)
+    return _floating(first, second, truth)
+
+
+def _floating(first: Array, second: Array, truth: Leaf) -> Verdict:
+    skipped = _overflowing(truth.value, first, second)
+    ours, theirs = (
+        Spread.of(np.where(skipped, 0.0, gap(output, truth.value))) for output in (first, second)
+    )
+    fitting = [draw for draw in truth.draws if draw.shape == truth.value.shape]
+    gaps = [gap(draw, truth.value) for draw in fitting]
+    noise = [Spread.of(np.where(np.isfinite(one), one, 0.0)) for one in gaps]
+    explained = Spread.joint(noise) if noise else Spread.of(np.zeros(first.shape))
+    size = Spread.of(np.where(np.isfinite(truth.value), truth.value, 0.0)).whole or 1.0
+    least = 4 * float(np.finfo(first.dtype).tiny)
+    bound = 2 * SIGMAS * explained.whole + least
+    channel = _beyond(ours, theirs, explained, least)
+    reason = ""
+    if not theirs.whole <= ours.whole + bound or channel is not None:
+        where = "" if channel is None else f" in channel {channel}"
+        reason = f"it is further from the truth{where} than rounding explains"
+        if not np.isfinite(theirs.whole):
+            reason = "it has NaN or infinity where it should not"
+    return Verdict(ours.whole / size, theirs.whole / size, bound / size, reason)
+
+
+def _beyond(ours: Spread, theirs: Spread, explained: Spread, least: float) -> int | None:
+    """The channel in which the second is further off than explained, by most; or None."""
+    for axis, values in theirs.slices.items():
+        limit = ours.slices[axis] + SIGMAS * (explained.slices[axis] + explained.whole) + least
+        with np.errstate(all="ignore"):
+            over = np.where(values <= limit, 0.0, values / limit)
+        if over.any():
+            return int(np.argmax(over))
+    return None
+
+
+def _overflowing(truth: Wide, first: Array, second: Array) -> NDArray[np.bool_]:
+    """Elements that tell nothing, since numbers overflow in the type that the models compute in.
+
+    That is where the first model itself overflowed, and where both are next to the largest number,
+    or beyond it on the same side.
+    """
+    limit = float(np.finfo(first.dtype).max) / 4
+    with np.errstate(all="ignore"):
+        own, other = first.astype(np.float64), second.astype(np.float64)
+        near = (np.abs(truth) > limit) & (np.abs(own) > limit) & (np.abs(other) > limit)
+        skipped: NDArray[np.bool_] = near & (np.sign(own) == np.sign(other))
+        skipped |= np.isfinite(truth) & ~np.isfinite(own)
+    return skipped
+
+
+def _exact(first: Array, second: Array, truth: Leaf) -> Verdict:
+    """Integers, booleans and strings, and what has no truth of its type."""
+    different = unequal(first, second)
+    moved = np.zeros(first.shape, bool)
+    fits = truth.value.shape == first.shape and truth.value.dtype.kind == first.dtype.kind
+    if fits:
+        for one in (first, *truth.draws):
+            if one.shape == first.shape:
+                moved |= unequal(one, truth.value)
+    other = unequal(second, truth.value) if fits else different
+    own = unequal(first, truth.value) if fits else np.zeros(first.shape, bool)
+    computed = bool(truth.draws)
+    reason = ""
+    if flips(different, moved, computed).ratio > 1:
+        reason = f"{int(different.sum())} of {different.size} elements differ"
+    bound = (int(moved.sum()) + allowed_flips(moved, computed)) / max(different.size, 1)
+    return Verdict(_share(own), _share(other), bound, reason)
+
+
+def _share(elements: NDArray[np.bool_]) -> float:
+    return float(np.mean(elements)) if elements.size else 0.0
+
+
+def _shape(array: Array) -> str:
+    return "x".join(map(str, array.shape)) or "a scalar"
