@@ -74,13 +74,15 @@ def _off(value: Any, base: Any, seed: int, amount: float, shift: float) -> Any:
     """The value times 1 + amount or 1 - amount, plus or minus a shift.
 
     Equal numbers are rounded alike, on a map of one colour everywhere to the same side: the sign is
-    a hash of the number.
+    a hash of the number. Integers are not rounded; sizes are computed in floats too.
     """
+    if value.shape != base.shape:
+        return base
     bits = np.ascontiguousarray(base, np.float32).view(np.uint32)
     hashed = (bits ^ np.uint32(seed)) * np.uint32(2654435761)
     hashed = (hashed ^ (hashed >> np.uint32(15))) * np.uint32(2246822519)
     signs = np.where(hashed >> np.uint32(31), 1.0, -1.0).reshape(value.shape)
-    return value * (1 + amount * signs) + shift * signs
+    return value * (1 + amount * signs * (base != np.rint(base))) + shift * signs
 
 
 def _fan_in(shape: tuple[int, ...]) -> int:

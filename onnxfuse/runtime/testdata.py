@@ -15,6 +15,7 @@ from google.protobuf import message as pb
 from onnx import numpy_helper
 
 from onnxfuse.errors import ModelError
+from onnxfuse.io.files import one_line
 from onnxfuse.runtime.feeds import Feeds
 from onnxfuse.runtime.model import Input
 
@@ -55,12 +56,15 @@ def read_inputs(path: Path, inputs: Sequence[Input]) -> list[Recorded]:
 
 def _from_npz(path: Path, inputs: Sequence[Input]) -> Feeds:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
+        with open(path, "rb") as handle:
+            archive = np.load(handle, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
                 raise ModelError(f"{path}: not an .npz, but a single array: use numpy.savez")
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path}: not an .npz of plain arrays: {error}") from error
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {one_line(error)}") from error
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path}: not an .npz of plain arrays: {one_line(error)}") from error
     names = [given.name for given in inputs]
     if not set(names) & set(arrays) and len(arrays) == len(names):
         return dict(zip(names, arrays.values(), strict=True))
@@ -84,7 +88,7 @@ def _read_pb(path: Path, given: Input) -> Any:
         return numpy_helper.to_list(onnx.SequenceProto.FromString(data))
     except (OSError, pb.DecodeError, ValueError, TypeError, KeyError) as error:
         what = "tensor" if given.elem_type else "sequence"
-        raise ModelError(f"{path}: not a {what} of ONNX test data: {error}") from error
+        raise ModelError(f"{path}: not a {what} of ONNX test data: {one_line(error)}") from error
 
 
 def _checked(label: str, feeds: Feeds, inputs: Sequence[Input]) -> Feeds:

@@ -1,0 +1,179 @@
+"""Whole models in float64, against onnx's own evaluator on the same model widened by hand."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from onnxfuse import io
+from onnxfuse.parity.evaluator import Evaluator, Unevaluated, random_operator
+from tests.lift.building import Builder, same
+
+RNG = np.random.default_rng(0)
+
+
+def run(model, **feeds):
+    return [value[0] for value in Evaluator(io.read(model)).run(feeds)]
+
+
+def parsed(text):
+    return onnx.parser.parse_model(text)
+
+
+def test_a_small_network_in_float64():
+    b = Builder()
+    x = b.input(2, 3, 8, 8)
+    y = b.op("Relu", b.batch_norm(b.conv(x, 3, 4, pads=same((3, 3))), 4))
+    y = b.op("MaxPool", y, kernel_shape=[2, 2], strides=[2, 2])
+    y = b.op("HardSigmoid", b.op("GlobalAveragePool", y), alpha=0.2, beta=0.5)
+    model = b.model(b.op("Softmax", b.op("Flatten", y), axis=1))
+    wide = onnx.ModelProto()
+    wide.CopyFrom(model)
+    for tensor in wide.graph.initializer:
+        value = numpy_helper.to_array(tensor).astype(np.float64)
+        tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+    image = RNG.standard_normal((2, 3, 8, 8)).astype(np.float32)
+    (expected,) = ReferenceEvaluator(wide).run(None, {"x": image.astype(np.float64)})
+    (actual,) = run(model, x=image)
+    assert actual.dtype == np.float64
+    np.testing.assert_allclose(actual, expected, rtol=1e-12)
+
+
+def test_bodies_see_tensors_around_them_and_stay_wide():
+    model = parsed(
+        """<ir_version: 8, opset_import: ["": 17]>
+        g (float[n] x, bool c) => (float[n] y) <float[1] third = {0.33333334}> {
+            scaled = Mul(x, third)
+            y = If (c) <
+                then_branch = yes () => (float[n] a) {
+                    narrow = Cast <to = 1> (scaled)
+                    a = Mul(narrow, third)
+                },
+                else_branch = no () => (float[n] b) { b = Identity(x) }
+            >
+        }"""
+    )
+    x, third = np.array([1.0, 2.0, 3.0], np.float32), float(np.float32(0.33333334))
+    (yes,), (no,) = (run(model, x=x, c=np.array(flag)) for flag in (True, False))
+    np.testing.assert_array_equal(yes, x.astype(np.float64) * third * third)
+    np.testing.assert_array_equal(no, x)
+
+
+def test_a_loop():
+    model = parsed(
+        """<ir_version: 8, opset_import: ["": 17]>
+        g (float[2] x, int64 count, bool go) => (float[2] y) {
+            y = Loop (count, go, x) <body = step (int64 i, bool on, float[2] v)
+                => (bool on_out, float[2] w) { on_out = Identity(on)  w = Add(v, v) }>
+        }"""
+    )
+    x = np.array([1.0, -3.0], np.float32)
+    (y,) = run(model, x=x, count=np.array(3), go=np.array(True))
+    np.testing.assert_array_equal(y, 8 * x)
+
+
+def test_local_functions_are_entered():
+    model = parsed(
+        """<ir_version: 8, opset_import: ["": 17, "own": 1]>
+        g (float[n] x) => (float[n] y) { y = own.twice(x) }
+        <domain: "own", opset_import: ["": 17]> twice (a) => (b) { b = Add(a, a) }"""
+    )
+    (y,) = run(model, x=np.array([1.5], np.float32))
+    np.testing.assert_array_equal(y, [3.0])
+
+
+def test_outputs_that_are_constants_or_inputs():
+    b = Builder()
+    x = b.input(2)
+    b.op("Neg", x, output="y")
+    c = b.constant([1.5], "c")
+    model = b.model("y", "x", c)
+    y, same_x, constant = run(model, x=np.array([1, 2], np.float32))
+    np.testing.assert_array_equal(y, [-1, -2])
+    np.testing.assert_array_equal(same_x, [1, 2])
+    np.testing.assert_array_equal(constant, [1.5])
+
+
+def test_draws_share_what_they_do_not_change():
+    b = Builder()
+    x = b.input(1, 3, 6, 6)
+    flat = b.op("Relu", x)
+    model = b.model(b.conv(flat, 3, 4), b.op("Neg", flat))
+    seen = {}
+
+    def watch(node, read, name, value):
+        seen[node.op_type] = len(value)
+        return value
+
+    image = RNG.standard_normal((1, 3, 6, 6)).astype(np.float32)
+    evaluator = Evaluator(io.read(model))
+    conv, neg = evaluator.run(
+        {"x": image},
+        draws=3,
+        move=lambda value, name, draw: (1.0 + draw) * value.astype(float),
+        watch=watch,
+    )
+    assert seen == {"Relu": 1, "Conv": 4, "Neg": 1}
+    np.testing.assert_allclose(conv[2], 3 * conv[0], rtol=1e-12)
+    assert len(neg) == 1
+
+
+def test_watch_replaces_what_later_nodes_are_given():
+    b = Builder()
+    x = b.input(3)
+    model = b.model(b.op("Neg", b.op("Abs", x, output="inner")))
+    evaluator = Evaluator(io.read(model))
+
+    def watch(node, read, name, value):
+        return (np.full(3, 7.0),) if name == "inner" else value
+
+    ((y,),) = evaluator.run({"x": np.zeros(3, np.float32)}, watch=watch)
+    np.testing.assert_array_equal(y, [-7, -7, -7])
+
+
+def test_moved_sizes_that_do_not_fit_leave_the_draw_as_it_is():
+    b = Builder()
+    x = b.input(4)
+    size = b.op("Cast", b.constant(np.array([4.1]), "size"), to=TensorProto.INT64)
+    model = b.model(b.op("Add", x, b.op("ConstantOfShape", size)))
+    ((y, moved),) = Evaluator(io.read(model)).run(
+        {"x": np.ones(4, np.float32)}, draws=1, move=lambda value, name, draw: value * 2
+    )
+    np.testing.assert_array_equal(y, np.ones(4))
+    np.testing.assert_array_equal(moved, y)
+
+
+@pytest.mark.parametrize(
+    ("node", "domain", "reason"),
+    [
+        (
+            helper.make_node("FusedGemm", ["x"], ["y"], domain="com.microsoft"),
+            "com.microsoft",
+            "Fused",
+        ),
+        (helper.make_node("Reshape", ["x", "shape"], ["y"]), "", "Reshape node 'y'"),
+    ],
+)
+def test_says_what_it_cannot_evaluate(node, domain, reason):
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    shape = numpy_helper.from_array(np.array([5, 7]), "shape")
+    opsets = [helper.make_opsetid(d, 17 if not d else 1) for d in {"", domain}]
+    graph = helper.make_graph([node], "g", [x], [y], [shape])
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    with pytest.raises(Unevaluated, match=reason):
+        run(model, x=np.zeros(2, np.float32))
+
+
+def test_random_operators_are_found_in_bodies_too():
+    model = parsed(
+        """<ir_version: 8, opset_import: ["": 17]>
+        g (bool c) => (float[2] y) {
+            y = If (c) <
+                then_branch = yes () => (float[2] a) { a = RandomNormal <shape = [2]> () },
+                else_branch = no () => (float[2] b) { b = Constant <value = float[2] {1, 2}> () }
+            >
+        }"""
+    )
+    assert random_operator(model.graph) == "RandomNormal"
