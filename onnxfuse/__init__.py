@@ -1,28 +1,40 @@
 """onnxfuse: collapse multi-branch networks in ONNX models into single Convs, with proofs."""
 
 from onnxfuse._version import __version__
+from onnxfuse.benchmark import BenchResult, Interval, Timing, bench
 from onnxfuse.certify import Certificate
 from onnxfuse.errors import CertificateError, ExportWarning, ModelError, OnnxfuseError, ParityError
 from onnxfuse.exporter import ExportResult, Parity, export
 from onnxfuse.fold import Fold
+from onnxfuse.parity import CheckResult, Closeness, Divergence, Meaning, OutputParity, check
 from onnxfuse.pipeline import OptimizeResult, optimize
 from onnxfuse.report import Counts, Refused, Report
 
 __all__ = [
+    "BenchResult",
     "Certificate",
     "CertificateError",
+    "CheckResult",
+    "Closeness",
     "Counts",
+    "Divergence",
     "ExportResult",
     "ExportWarning",
     "Fold",
+    "Interval",
+    "Meaning",
     "ModelError",
     "OnnxfuseError",
     "OptimizeResult",
+    "OutputParity",
     "Parity",
     "ParityError",
     "Refused",
     "Report",
+    "Timing",
     "__version__",
+    "bench",
+    "check",
     "export",
     "optimize",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from onnxfuse._version import __version__
+from onnxfuse.cli.benching import bench
 from onnxfuse.cli.checking import check
 from onnxfuse.cli.exporting import export
 from onnxfuse.cli.group import Group
@@ -26,5 +27,5 @@ def main(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (optimize, inspect, export, check):
+for command in (optimize, inspect, export, check, bench):
     main.add_command(command)

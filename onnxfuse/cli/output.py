@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 
@@ -42,16 +45,36 @@ class Written:
         return Console(stderr=self.to_stdout, quiet=quiet, soft_wrap=False)
 
 
+class Tell(Protocol):
+    """Shows the step at work, and how much of it is done where that is known."""
+
+    def __call__(self, step: str, done: int = 0, total: int | None = None) -> None:
+        """Shows a step."""
+
+
 @contextmanager
-def progress(quiet: bool) -> Iterator[Callable[[str], None]]:
-    """A spinner and the step at work, on stderr, gone when done; nothing where nobody looks."""
+def progress(quiet: bool, *, steady: bool = False) -> Iterator[Tell]:
+    """The step at work and a bar, on stderr, gone when done; nothing where nobody looks.
+
+    Args:
+        quiet: Whether to show nothing.
+        steady: Whether it moves only when it is told something, so that nothing runs beside what
+            is being timed.
+    """
     console = Console(file=sys.stderr)  # this one, also while an exporter is silenced
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     nobody = quiet or not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=nobody) as bar:
+    with Progress(
+        *columns, console=console, transient=True, disable=nobody, auto_refresh=not steady
+    ) as bar:
         task = bar.add_task("reading", total=None)
+        shown = 0.0
 
-        def tell(step: str) -> None:
-            bar.update(task, description=step)
+        def tell(step: str, done: int = 0, total: int | None = None) -> None:
+            nonlocal shown
+            now = time.monotonic()
+            due = steady and (done == 0 or now - shown > 0.1)
+            shown = now if due else shown
+            bar.update(task, description=escape(step), completed=done, total=total, refresh=due)
 
         yield tell

@@ -6,12 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
 from onnxfuse.errors import ModelError, OnnxfuseError
-from onnxfuse.runtime.model import Loaded
 from onnxfuse.runtime.providers import short_name
 
 Optimization = Literal["off", "basic", "extended", "layout", "all"]
@@ -27,6 +26,18 @@ _LEVELS = {
 
 class RunError(OnnxfuseError):
     """ONNX Runtime cannot run a model on what it was given."""
+
+
+class Openable(Protocol):
+    """What a session is made of: a `Loaded`, or anything else with these two."""
+
+    @property
+    def path(self) -> Path:
+        """The model's file."""
+
+    @property
+    def name(self) -> str:
+        """What messages call the model."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +65,18 @@ class Session:
         try:
             return list(self.raw.run(outputs, dict(feeds)))
         except Exception as error:  # the runtime raises types of its own, C++ ones
-            raise RunError(f"{self.name}: {_said(error)}") from error
+            raise RunError(f"{self.name}: {said(error)}") from error
 
 
 def open_session(
-    loaded: Loaded,
+    loaded: Openable,
     provider: str,
     *,
     optimization: Optimization = "all",
     threads: int | None = None,
     tf32: bool = False,
     profile_prefix: Path | None = None,
+    stop_spinning: bool = False,
 ) -> Session:
     """Creates a session.
 
@@ -75,6 +87,8 @@ def open_session(
         threads: Threads within an operator; None for the runtime's choice.
         tf32: On CUDA, whether products in float32 may be computed in TF32.
         profile_prefix: Where to write the runtime's profile, if one is wanted.
+        stop_spinning: Whether the session's threads go to sleep as soon as a run is over, rather
+            than keep a core busy for a while in case another one follows.
 
     Raises:
         ModelError: ONNX Runtime cannot load the model, or not on this provider.
@@ -86,6 +100,8 @@ def open_session(
     options.log_severity_level = 4
     if threads is not None:
         options.intra_op_num_threads = threads
+    if stop_spinning:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     if profile_prefix is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile_prefix)
     chosen: list[Any] = [(provider, _provider_options(provider, tf32))]
@@ -95,7 +111,7 @@ def open_session(
     try:
         raw = ort.InferenceSession(str(loaded.path), options, providers=chosen)
     except Exception as error:  # the runtime raises types of its own, C++ ones
-        raise ModelError(f"{loaded.name}: ONNX Runtime cannot load it: {_said(error)}") from error
+        raise ModelError(f"{loaded.name}: ONNX Runtime cannot load it: {said(error)}") from error
     seconds = time.perf_counter() - start
     if provider not in raw.get_providers():  # the runtime falls back without a word
         raise ModelError(
@@ -111,7 +127,8 @@ def _provider_options(provider: str, tf32: bool) -> dict[str, str]:
     return {}
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
+    """What ONNX Runtime says of an error, in one line."""
     text = " ".join(str(error).split())
     return text.removeprefix("[ONNXRuntimeError] : ")
 
