@@ -107,6 +107,7 @@ class _Check:
     meanings: list[Meaning] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     divergence: Divergence | None = None
+    bisection: Bisection | None = None
 
     def result(self, sizes: Mapping[str, int], recorded: Path | None, seed: int) -> CheckResult:
         for loaded in (self.first, self.second):
@@ -124,7 +125,6 @@ class _Check:
             truths = self._in_float64(cases)
         except Unevaluated as reason:
             truth = f"the first model as ONNX Runtime computes it, since {reason}"
-            self.meanings, self.divergence = [], None
             self.tell("the first model with other roundings")
             truths = from_runtime(self.first, [case.feeds for case in cases])
         for provider in self.providers:
@@ -140,25 +140,37 @@ class _Check:
         )
 
     def _in_float64(self, cases: Sequence[Case]) -> list[list[Value]]:
-        """The first model's outputs for each case; compares what the models mean on the way."""
-        first, second = (Evaluator(loaded.source) for loaded in (self.first, self.second))
+        """The first model's outputs for each case; compares what the models mean besides."""
+        first = Evaluator(self.first.source)
+        truths: list[list[Value]] = []
+        for case in cases:
+            self.tell(f"float64, {case.label}")
+            truths.append(rounded_outputs(first, case.feeds, self.unit))
+        try:
+            self._compare_meanings(first, [case for case in cases if case.generic])
+        except Unevaluated as reason:
+            self.meanings.clear()
+            self.notes.append(
+                f"{self.second.name} cannot be evaluated in float64, and is judged as it runs, "
+                f"which tells only larger errors from rounding: {reason}"
+            )
+        return truths
+
+    def _compare_meanings(self, first: Evaluator, cases: Sequence[Case]) -> None:
+        second = Evaluator(self.second.source)
         pairs = pair_by_name(first, second)
         double = coarsest_type(self.first.source.model) == "float64"
-        truths: list[list[Value]] = []
-        for number, case in enumerate(cases):
-            self.tell(f"float64, {case.label}")
-            if case.generic:
-                renamed = self.interface.renamed(case.feeds)
-                if not number and len(pairs) < len(second.graph.node) / 2:
-                    pairs = {**pair_by_value(first, second, case.feeds, renamed), **pairs}
-                compared = compare(first, second, self.interface, case.feeds, pairs, double=double)
-                self._note(compared, case)
-                if self.bisect and self.divergence is None and not compared.agrees:
-                    bisection = Bisection(first, second, pairs, self.interface, self.folds)
-                    self.divergence = bisection.in_float64(compared, case.label)
-            truths.append(rounded_outputs(first, case.feeds, self.unit))
         self.bisection = Bisection(first, second, pairs, self.interface, self.folds)
-        return truths
+        for number, case in enumerate(cases):
+            self.tell(f"both in float64, {case.label}")
+            renamed = self.interface.renamed(case.feeds)
+            if not number and len(pairs) < len(second.graph.node) / 2:
+                pairs = {**pair_by_value(first, second, case.feeds, renamed), **pairs}
+                self.bisection = Bisection(first, second, pairs, self.interface, self.folds)
+            compared = compare(first, second, self.interface, case.feeds, pairs, double=double)
+            self._note(compared, case)
+            if self.bisect and self.divergence is None and not compared.agrees:
+                self.divergence = self.bisection.in_float64(compared, case.label)
 
     def _note(self, compared: Compared, case: Case) -> None:
         """Keeps what a comparison in float64 found."""
@@ -201,7 +213,7 @@ class _Check:
 
     def _bisect_on(self, provider: str, case: Case) -> None:
         """Looks for where the two part on a provider, if that is not known yet."""
-        if not self.bisect or self.divergence is not None:
+        if not self.bisect or self.divergence is not None or self.bisection is None:
             return
         opened = partial(self.opened, provider=provider)
         runner = Runner(Exposed(self.first, opened), Exposed(self.second, opened))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import reduce
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from onnxfuse.reference.call import Call, Tensor
 _DEFAULT_EPSILON = float(np.float32(1e-5))
 
 
-def elementwise(function: np.ufunc) -> Callable[[Call], Tensor]:
+def elementwise(function: Callable[..., Any]) -> Callable[[Call], Tensor]:
     """The operator that hands its inputs to a numpy function with the same broadcasting."""
 
     def operator(call: Call) -> Tensor:

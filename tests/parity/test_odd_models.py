@@ -319,3 +319,30 @@ def test_an_error_of_the_runtime_alone_is_found_by_running(monkeypatch):
     assert all(meaning.agrees for meaning in found.meanings)
     assert (found.divergence.tensor, found.divergence.provider) == ("inner", "cpu")
     assert result.model.graph.node
+
+
+@pytest.mark.parametrize("level", ["ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL"])
+def test_a_model_that_the_runtime_has_optimized(tmp_path, level):
+    """What it writes holds operators of its own, which nobody evaluates in float64."""
+    import onnxruntime as ort
+
+    b = Builder()
+    x = b.input("n", 4, 10, 10)
+    y = b.op("Relu", b.batch_norm(b.conv(x, 4, 8, pads=same((3, 3)), output="conv"), 8))
+    model = b.model(b.op("Flatten", b.op("GlobalAveragePool", b.op("Relu", b.conv(y, 8, 16)))))
+    options = ort.SessionOptions()
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 4
+    ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    found = check(model, tmp_path / "optimized.onnx")
+    assert found.agrees, found
+    assert found.truth == "float64"
+    own = level != "ORT_ENABLE_BASIC"
+    assert bool(found.meanings) != own
+    assert any("judged as it runs" in note for note in found.notes) == own
+    other = onnx.load(tmp_path / "optimized.onnx")
+    bias = next(t for t in other.graph.initializer if list(t.dims) == [16])
+    value = numpy_helper.to_array(bias).copy()
+    value[3] += 1e-2
+    assert not check(model, changed(other, bias.name, value)).agrees
