@@ -19,6 +19,7 @@ from onnxfuse.probe import Probes
 from onnxfuse.regions import Candidate, Regions, find_regions
 from onnxfuse.rounding import round_constants
 from onnxfuse.sums import group_branches
+from onnxfuse.wiring import Wiring, wiring
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Fold:
         source: The tensor that it is computed from.
         replaced: (name or first output, operator) of each node between them.
         nodes: Operators in their place; none when the target was the source.
+        before: How each of the replaced was wired, in the same order.
+        after: How each of those in their place is.
         formula: The map, in words and shapes.
         certificate: The proof.
     """
@@ -38,6 +41,8 @@ class Fold:
     source: str
     replaced: tuple[tuple[str, str], ...]
     nodes: tuple[str, ...]
+    before: tuple[Wiring, ...] = field(repr=False)
+    after: tuple[Wiring, ...] = field(repr=False)
     formula: str
     certificate: Certificate
 
@@ -126,6 +131,8 @@ def _fold(regions: Regions, target: str, candidate: Candidate, outcome: Outcome)
             source=source,
             replaced=tuple((node.name or node.output[0], node.op_type) for node in replaced.nodes),
             nodes=tuple(node.op_type for node in lowered.nodes),
+            before=tuple(wiring(graph, node) for node in replaced.nodes),
+            after=tuple(wiring(graph, node) for node in lowered.nodes),
             formula=describe(lowered),
             certificate=certificate,
         )
