@@ -11,16 +11,16 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import statistics
-import time
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 
 import onnxfuse
+from onnxfuse import BenchResult, OptimizeResult, Timing
 
 NETWORKS = (
     "repvgg_a0",
@@ -38,25 +38,21 @@ REAL = {
     "ch_PP-OCRv4_rec_infer": (1, 3, 48, 320),
     "ch_ppocr_mobile_v2.0_cls_infer": (1, 3, 48, 192),
 }
-WARM_UP = 3
 
 
 class Case(NamedTuple):
-    """A model to measure, the shape of its input, and its deploy form if there is one."""
+    """A model to measure, the shape of its input if it is known, and its deploy form."""
 
     name: str
     model: onnx.ModelProto
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] | None
     deploy: onnx.ModelProto | None = None
 
 
 def cases(paths: Sequence[Path], only: str) -> Iterator[Case]:
     """Everything to measure."""
     for path in paths:
-        model = onnx.load(path)
-        dims = model.graph.input[0].type.tensor_type.shape.dim
-        shape = tuple(d.dim_value or (224 if axis else 1) for axis, d in enumerate(dims))
-        yield Case(path.stem, model, shape)
+        yield Case(path.stem, onnx.load(path), None)
     if paths:
         return
     import torch
@@ -78,27 +74,21 @@ def cases(paths: Sequence[Path], only: str) -> Iterator[Case]:
                 yield Case(name, model, shape)
 
 
-def session(model: onnx.ModelProto, threads: int) -> ort.InferenceSession:
-    """A session on the CPU provider."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
-    return ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-
-
-def measure(
-    models: Sequence[onnx.ModelProto], shape: tuple[int, ...], rounds: int, threads: int
-) -> list[list[float]]:
-    """Seconds of every round for each model, the models taking turns."""
-    runners = [session(model, threads) for model in models]
-    image = np.random.default_rng(0).random(shape, dtype=np.float32)
-    seconds: list[list[float]] = [[] for _ in models]
-    for number in range(WARM_UP + rounds):
-        for runner, times in zip(runners, seconds, strict=True):
-            start = time.perf_counter()
-            runner.run(None, {runner.get_inputs()[0].name: image})
-            if number >= WARM_UP:
-                times.append(time.perf_counter() - start)
-    return seconds
+def measure(case: Case, options: argparse.Namespace) -> tuple[OptimizeResult, BenchResult]:
+    """The folded model, and all forms in turn on the same image."""
+    fused = onnxfuse.optimize(case.model)
+    models = {"before": case.model, "after": fused.model}
+    if case.deploy is not None:
+        models["deploy"] = case.deploy
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = None
+        if case.shape is not None:
+            inputs = Path(folder) / "image.npz"
+            np.savez(inputs, np.random.default_rng(0).random(case.shape, dtype=np.float32))
+        measured = onnxfuse.bench(
+            models, inputs=inputs, rounds=options.rounds, threads=options.threads, memory=False
+        )
+    return fused, measured
 
 
 def main() -> None:
@@ -114,23 +104,23 @@ def main() -> None:
     )
     print("|---|---|---|---|---|---|---|")
     for case in cases(options.models, options.only):
-        fused = onnxfuse.optimize(case.model)
-        models = [case.model, fused.model, *([case.deploy] if case.deploy else [])]
-        before, after, *deploy = measure(models, case.shape, options.rounds, options.threads)
+        fused, measured = measure(case, options)
+        before, after, *deploy = measured.timings
         low, middle, high = statistics.quantiles(ratios(before, after), n=4)
-        over = "".join(f"{statistics.median(ratios(after, times)):.2f}" for times in deploy)
+        over = "".join(f"{statistics.median(ratios(after, form)):.2f}" for form in deploy)
         nodes = f"{fused.report.before.nodes} -> {fused.report.after.nodes}"
-        times = [1000 * statistics.median(run) for run in (before, after)]
+        times = [1000 * timing.latency.value for timing in (before, after)]
+        shape = "x".join(map(str, next(iter(before.shapes.values()))))
         print(
-            f"| {case.name} | {'x'.join(map(str, case.shape))} | {nodes} | {times[0]:.2f} "
+            f"| {case.name} | {shape} | {nodes} | {times[0]:.2f} "
             f"| {times[1]:.2f} | {middle:.2f} ({low:.2f}-{high:.2f}) | {over} |",
             flush=True,
         )
 
 
-def ratios(times: Sequence[float], others: Sequence[float]) -> list[float]:
+def ratios(timing: Timing, other: Timing) -> list[float]:
     """Round by round."""
-    return [a / b for a, b in zip(times, others, strict=True)]
+    return [a / b for a, b in zip(timing.seconds, other.seconds, strict=True)]
 
 
 if __name__ == "__main__":

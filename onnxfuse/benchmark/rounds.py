@@ -24,8 +24,8 @@ BUDGET = 10.0
 """Seconds of measuring, where the number of rounds is not given."""
 TURN = 0.005
 """Seconds of a turn: what takes less is run several times, so that calls and clock do not count."""
-RENEWED = 2
-"""Runs of a renewed runner before it is timed."""
+RENEWED = 1
+"""Runs of a renewed runner before anything is timed; one more where a run is short."""
 LEAD_IN = 0.1
 """A run shorter than these seconds is run once before it is timed: the others have filled the
 caches and put the threads to sleep, and a longer run does not notice."""
@@ -88,7 +88,8 @@ def measure(
         for length in _lengths(rounds):
             if done and renew is not None:
                 runners = renew()
-                _warm(runners, min(warm_up, RENEWED))
+                for runner, lead in zip(runners, leads, strict=True):
+                    _warm([runner], min(warm_up, RENEWED + lead))
             blocks.append([[] for _ in runners])
             for order in itertools.islice(in_order, length):
                 if progress is not None:
