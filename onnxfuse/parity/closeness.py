@@ -23,6 +23,7 @@ def closeness(first: NDArray[Any], second: NDArray[Any]) -> Closeness:
         first: An array of any shape and type.
         second: One of the same shape and type.
     """
+    first, second = np.atleast_1d(first), np.atleast_1d(second)
     if first.dtype.kind not in "fiub" or not first.size:
         share = float(np.mean(unequal(first, second))) if first.size else 0.0
         return Closeness(0.0, 0.0, share, None, None, None, 1.0 - share, ())

@@ -50,14 +50,13 @@ class Spread:
     @staticmethod
     def joint(spreads: Sequence[Spread]) -> Spread:
         """Of several arrays of one shape taken together."""
-        whole = float(np.sqrt(np.mean([s.whole**2 for s in spreads])))
-        return Spread(
-            whole,
-            {
+        whole = Spread.of(np.array([spread.whole for spread in spreads])).whole
+        with np.errstate(all="ignore"):
+            slices = {
                 axis: np.sqrt(np.mean([s.slices[axis] ** 2 for s in spreads], axis=0))
                 for axis in spreads[0].slices
-            },
-        )
+            }
+        return Spread(whole, slices)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def _value(
     shape = UNKNOWN_RANK if given.shape is None else given.shape
     extents = [extent if isinstance(extent, int) else sizes[extent] for extent in shape]
     try:
-        return _fill(given.dtype, extents, kind, rng)
+        return np.asarray(_fill(given.dtype, extents, kind, rng), given.dtype)
     except (MemoryError, ValueError) as error:
         shown = "x".join(map(str, extents))
         raise ModelError(f"input {given.name!r} of {shown} is too large") from error

@@ -107,3 +107,9 @@ def test_integers_booleans_and_strings_are_counted():
 def test_empty_arrays_agree():
     found = closeness(np.empty((0, 4), np.float32), np.empty((0, 4), np.float32))
     assert (found.relative_l2, found.within, found.top1) == (0, 1, None)
+
+
+def test_scalars():
+    found = closeness(np.array(2.0, np.float32), np.array(2.5, np.float32))
+    assert (found.max_abs, found.relative_l2, found.ulps[-1]) == (0.5, 0.25, 1)
+    assert closeness(np.array(3), np.array(3)).within == 1

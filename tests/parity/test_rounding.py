@@ -63,7 +63,8 @@ def test_spread_is_the_root_mean_square_of_each_channel():
 
 
 def test_a_spread_of_huge_numbers_does_not_overflow():
-    assert Spread.of(np.full((2, 2), 1e300)).whole == pytest.approx(1e300)
+    huge = Spread.of(np.full((2, 2), 1e300))
+    assert huge.whole == Spread.joint([huge, huge]).whole == pytest.approx(1e300)
     assert Spread.of(np.array([[np.inf, 1.0]])).whole == np.inf
 
 

@@ -22,7 +22,7 @@ from tests.parity.breaking import (
 # Unfolded, these two have 15,000 and 11,000 nodes; the second has no BatchNormalization at all.
 FORMS = {"dbb_resnet18": "dynamo", "ecbsr_m4c16": "dynamo"}
 SMALL = {"ecbsr_m4c16": (1, 3, 24, 40)}
-QUICK = ("three_branch", "separable_net", "rep_detector")
+QUICK = ("three_branch", "separable_net")
 NETWORKS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ZOO]
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -71,6 +71,7 @@ def test_values_have_their_type_and_repeat(kind):
     one, two = (make_feeds(inputs, sizes, kind, seed=3) for _ in range(2))
     for given in inputs:
         value = one[given.name]
+        assert isinstance(value, np.ndarray)
         assert value.dtype == given.dtype
         np.testing.assert_array_equal(value, two[given.name])
     assert one["image"].shape == (2, 3, 5, 6)
