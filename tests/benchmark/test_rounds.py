@@ -114,7 +114,7 @@ def test_renewed_runners_take_over_at_each_block():
     (blocks,) = measure([Fake("old", 1.0, calls)], rounds=30, warm_up=4, renew=renew)
     assert blocks == ((1.0,) * 3, *((2.0,) * 3 for _ in range(9)))
     names = Counter(name for name, _ in calls)
-    assert names == {"old": 4 + 2 + 3, **{f"new {i}": 2 + 3 for i in range(1, 10)}}
+    assert names == {"old": 4 + 2 + 3, **{f"new {i}": 1 + 3 for i in range(1, 10)}}
 
 
 def test_progress():
