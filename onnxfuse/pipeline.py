@@ -13,7 +13,7 @@ from onnxfuse import io
 from onnxfuse.affine import Refusal
 from onnxfuse.errors import ModelError
 from onnxfuse.fold import Fold, fold_graph
-from onnxfuse.graph import Graph, TensorType, bodies
+from onnxfuse.graph import Array, Graph, TensorType, bodies
 from onnxfuse.lift import RULES
 from onnxfuse.normalize import normalize
 from onnxfuse.probe import Search, Setting, model_settings
@@ -48,6 +48,24 @@ class OptimizeResult:
             ModelError: If it cannot be written there, or the path is the input file.
         """
         io.write(self._source, path)
+
+    def save_report(self, path: str | os.PathLike[str], name: str = "model") -> None:
+        """Writes the report as a page of HTML: one file, which loads nothing from anywhere.
+
+        Args:
+            path: Where to.
+            name: What the page calls the model.
+
+        Raises:
+            ModelError: If it cannot be written there, or the path is an input file.
+        """
+        from onnxfuse.report.html import optimize_page
+
+        io.write_text(optimize_page(self, name), path, *self._source.files)
+
+    def load(self, tensor: onnx.TensorProto) -> Array:
+        """The value of one of the new model's initializers, wherever its data is kept."""
+        return self._source.load(tensor)
 
 
 def optimize(
