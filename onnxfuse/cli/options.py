@@ -14,6 +14,13 @@ json_option = click.option(
     type=click.Path(path_type=Path),
     help="Also write the report as JSON; '-' is standard output.",
 )
+report_option = click.option(
+    "--report",
+    "report_path",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Also write the report as a page of HTML.",
+)
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 skip_option = click.option(
     "--skip",

@@ -16,25 +16,47 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 
 class Written:
-    """Where a command writes its model and its report as JSON; checked before the work begins."""
+    """Where a command writes its model, its JSON and its page; checked before the work begins."""
 
-    def __init__(self, output: Path | None, json_path: Path | None, *inputs: Path) -> None:
+    def __init__(
+        self,
+        output: Path | None,
+        json_path: Path | None,
+        *inputs: Path,
+        report: Path | None = None,
+    ) -> None:
         from onnxfuse import io
 
         self.to_stdout = str(json_path) == "-"
         self.json_file = None if self.to_stdout else json_path
-        self.output, self.inputs = output, inputs
-        paths = [path for path in (output, self.json_file) if path is not None]
-        targets = [io.check_target(path, *inputs) for path in paths]
-        if len(set(targets)) < len(targets):
-            raise click.UsageError(f"the model and the report cannot both be written to {output}")
+        self.output, self.report, self.inputs = output, report, inputs
+        targets: set[Path] = set()
+        for path in filter(None, (output, self.json_file, report)):
+            target = io.check_target(path, *inputs)
+            if target in targets:
+                raise click.UsageError(f"two results cannot both be written to {path}")
+            targets.add(target)
 
-    def write(self, report: str, save: Callable[[Path], None]) -> None:
-        """Writes the report and the model; the report goes to standard output if that is asked."""
+    def write(
+        self,
+        report: str,
+        save: Callable[[Path], None],
+        page: Callable[[], str] | None = None,
+    ) -> None:
+        """Writes what was asked for.
+
+        Args:
+            report: The report as JSON, which goes to standard output if that is asked.
+            save: Writes the model.
+            page: Makes the report as HTML.
+        """
         from onnxfuse import io
 
+        shown = page() if page is not None and self.report is not None else None
         if self.json_file is not None:
             io.write_text(report + "\n", self.json_file, *self.inputs)
+        if shown is not None and self.report is not None:
+            io.write_text(shown, self.report, *self.inputs)
         if self.output is not None:
             save(self.output)
         if self.to_stdout:

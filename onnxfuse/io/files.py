@@ -38,6 +38,12 @@ def check_target(path: AnyPath, *inputs: AnyPath) -> Path:
         both = os.path.exists(target) and os.path.exists(given)
         if target == Path(given) or (both and os.path.samefile(target, given)):
             raise ModelError(f"{path} is an input file: it will not be replaced")
+    try:
+        target.stat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be written: {one_line(error)}") from error
     if os.path.exists(target) and not os.path.isfile(target):
         raise ModelError(f"{path} is a folder, or something else that is no plain file")
     return target
