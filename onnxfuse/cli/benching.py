@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxfuse.cli.options import json_option, quiet_option
+from onnxfuse.cli.options import json_option, quiet_option, report_option
 from onnxfuse.cli.output import Written, progress
 from onnxfuse.cli.running import (
     inputs_option,
@@ -18,6 +18,9 @@ from onnxfuse.cli.running import (
     tf32_option,
     threads_option,
 )
+
+if TYPE_CHECKING:
+    from onnxfuse.benchmark import BenchResult
 
 
 def _batches(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> list[int]:
@@ -62,6 +65,7 @@ def _batches(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> l
 @click.option("--profile", is_flag=True, help="Tell which operators the time goes to.")
 @tf32_option
 @json_option
+@report_option
 @quiet_option
 def bench(
     models: tuple[Path, ...],
@@ -76,6 +80,7 @@ def bench(
     profile: bool,
     tf32: bool,
     json_path: Path | None,
+    report_path: Path | None,
     quiet: bool,
 ) -> None:
     """Measure how fast models are, in turn, against the first of them.
@@ -87,7 +92,7 @@ def bench(
     from onnxfuse.benchmark.terminal import show_bench
     from onnxfuse.runtime import parse_sizes
 
-    written = Written(None, json_path, *models, *filter(None, (inputs,)))
+    written = Written(None, json_path, *models, *filter(None, (inputs,)), report=report_path)
     with progress(quiet, steady=True) as tell:
         result = run(
             models,
@@ -103,5 +108,11 @@ def bench(
             tf32=tf32,
             progress=tell,
         )
-    written.write(result.to_json(), lambda path: None)
+    written.write(result.to_json(), lambda path: None, lambda: _page(result))
     show_bench(written.console(quiet), result)
+
+
+def _page(result: BenchResult) -> str:
+    from onnxfuse.report.html import bench_page
+
+    return bench_page(result)

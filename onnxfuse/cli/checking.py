@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxfuse.cli.options import json_option, quiet_option
+from onnxfuse.cli.options import json_option, quiet_option, report_option
 from onnxfuse.cli.output import Written, progress
 from onnxfuse.cli.running import (
     inputs_option,
@@ -17,6 +17,10 @@ from onnxfuse.cli.running import (
     tf32_option,
     threads_option,
 )
+
+if TYPE_CHECKING:
+    from onnxfuse.parity import CheckResult
+    from onnxfuse.pipeline import OptimizeResult
 
 DIFFER = 1
 
@@ -39,6 +43,7 @@ DIFFER = 1
 @threads_option
 @tf32_option
 @json_option
+@report_option
 @quiet_option
 def check(
     first: Path,
@@ -52,6 +57,7 @@ def check(
     threads: int | None,
     tf32: bool,
     json_path: Path | None,
+    report_path: Path | None,
     quiet: bool,
 ) -> int:
     """Compare SECOND with FIRST on the same inputs, and tell rounding from errors.
@@ -61,14 +67,18 @@ def check(
     """
     from onnxfuse.parity import check as run
     from onnxfuse.parity.terminal import show_check
+    from onnxfuse.pipeline import optimize
     from onnxfuse.runtime import parse_sizes
+    from onnxfuse.runtime.providers import require_providers
 
     read = filter(None, (first, second, inputs))
-    written = Written(None, json_path, *read)
+    written = Written(None, json_path, *read, report=report_path)
+    require_providers(providers)
     with progress(quiet) as tell:
+        folded = optimize(first, progress=tell) if second is None else None
         result = run(
             first,
-            second,
+            folded or second,
             providers=providers,
             sizes=parse_sizes(sizes),
             inputs=inputs,
@@ -79,6 +89,12 @@ def check(
             bisect=bisect,
             progress=tell,
         )
-    written.write(result.to_json(), lambda path: None)
+    written.write(result.to_json(), lambda path: None, lambda: _page(result, folded))
     show_check(written.console(quiet), result)
     return 0 if result.agrees else DIFFER
+
+
+def _page(result: CheckResult, folded: OptimizeResult | None) -> str:
+    from onnxfuse.report.html import check_page
+
+    return check_page(result, folded)

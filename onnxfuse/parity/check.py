@@ -27,7 +27,7 @@ from onnxfuse.parity.rounding import coarsest_type, roundoff
 from onnxfuse.parity.runtime_noise import rounded_outputs
 from onnxfuse.parity.truth import expected, from_runtime, leaves
 from onnxfuse.parity.verdict import judge
-from onnxfuse.pipeline import optimize
+from onnxfuse.pipeline import OptimizeResult, optimize
 from onnxfuse.runtime import Loaded, RunError, Session, load_model, open_session
 from onnxfuse.runtime.providers import require_providers, short_name
 from onnxfuse.runtime.session import Optimization
@@ -57,7 +57,7 @@ def check(
 
     Args:
         first: The model that is right: whatever `onnxfuse.optimize` takes.
-        second: The model in question; None for the first one, optimized.
+        second: The model in question, or what `optimize` gave; None for the first one, optimized.
         providers: Execution providers, as "cpu" or "CUDAExecutionProvider".
         sizes: Extents of symbolic dimensions, by name; others are chosen.
         inputs: An .npz or a folder of ONNX test data; default: noise, and special values.
@@ -80,8 +80,10 @@ def check(
     folds: tuple[Fold, ...] = ()
     name = None
     if second is None:
-        result = optimize(first, progress=tell)
-        second, folds, name = result.model, result.report.folds, f"{source.name}, optimized"
+        second = optimize(first, progress=tell)
+    if isinstance(second, OptimizeResult):
+        folds, name = second.report.folds, f"{source.name}, optimized"
+        second = second.model
     opened = partial(open_session, optimization=optimization, threads=threads, tf32=tf32)
     with ExitStack() as stack:
         given = first if source.path is not None else source

@@ -83,6 +83,7 @@ def test_json_to_a_file_and_nothing_printed(folder, call):
         (["a.onnx", "--inputs", "none.npz"], "none.npz"),
         (["a.onnx", "--json", "a.onnx"], "input file"),
         (["a.onnx", "--json", "no/r.json"], "there is no folder"),
+        (["a.onnx", "--report", "a.onnx"], "input file"),
         (["a.onnx", "fixed.onnx"], "fixed.onnx: input 'x' float32 1x4x5x5 cannot take"),
     ],
 )
@@ -162,3 +163,11 @@ def test_operators_side_by_side(capsys):
 def test_numbers_have_four_digits():
     shown = [number(value) for value in (0.00012345, 0.12346, 1.2346, 123.45, 12345.6, 0.0)]
     assert shown == ["0.0001234", "0.1235", "1.235", "123.5", "12,346", "0"]
+
+
+def test_report_is_a_page(folder, call):
+    sizes = ("--size", "height=8,width=8")
+    assert call("a.onnx", "b.onnx", *QUICK, *sizes, "--report", "r.html", "-q") == (0, "", "")
+    page = (folder / "r.html").read_text()
+    assert "b.onnx" in page
+    assert "95% confidence interval" in page

@@ -136,3 +136,20 @@ def test_many_rows_are_cut(folder, call):
     code, out, _ = call("model.onnx", "fused.onnx", "--inputs", "data")
     assert code == 0
     assert "and 5 more (--json lists all)" in out
+
+
+def test_report_is_a_page_that_also_shows_the_folds_if_they_were_made_here(folder, call):
+    code, _, _ = call("model.onnx", "--report", "alone.html", "--quiet")
+    alone = (folder / "alone.html").read_text()
+    assert code == 0
+    assert "They agree" in alone
+    assert "y = W * x + b" in alone
+    code, _, _ = call("model.onnx", "wrong.onnx", "--bisect", "--report", "both.html", "--quiet")
+    both = (folder / "both.html").read_text()
+    assert code == 1
+    assert "They differ" in both
+    assert "folded" in both
+    assert "Left as they are" not in both
+    code, _, err = call("model.onnx", "--report", "model.onnx")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "is an input file" in err
