@@ -17,6 +17,7 @@ from onnxfuse.benchmark.cases import Case
 from onnxfuse.benchmark.matching import match
 from onnxfuse.benchmark.memory import peak_memory
 from onnxfuse.benchmark.operators import operator_shares
+from onnxfuse.benchmark.others import Others
 from onnxfuse.benchmark.result import Timing
 from onnxfuse.benchmark.rounds import Runner, measure, timed
 from onnxfuse.benchmark.settings import Settings
@@ -117,15 +118,16 @@ def measure_case(
         opened.renew()
         return opened.runners(feeds)
 
+    runners, others = opened.runners(feeds), Others()
     blocks = measure(
-        opened.runners(feeds),
+        runners,
         rounds=effort.rounds,
         warm_up=effort.warm_up,
         renew=renew if opened.cheap else None,
         progress=lambda done, total: tell(f"{label}: rounds", done, total),
     )
     timings: list[Timing] = []
-    notes: list[str] = []
+    notes = [note] if (note := others.note()) else []
     for index, model in enumerate(opened.models):
         peak, operators, latency = None, {}, median_of_blocks(blocks[index])
         if effort.memory:

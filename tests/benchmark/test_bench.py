@@ -42,6 +42,12 @@ def fed(monkeypatch):
     return seen
 
 
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch):
+    """What else runs on the machine that runs the tests is not their subject."""
+    monkeypatch.setattr(measuring.Others, "note", lambda self: "")
+
+
 def finite(interval):
     return 0 < interval.low <= interval.value <= interval.high < math.inf
 
@@ -252,6 +258,11 @@ def test_few_rounds_are_noted():
     (note,) = quick(FIXED, rounds=5).notes
     assert note.startswith("fewer than 6 rounds: the intervals are the ranges")
     assert quick(FIXED, rounds=6).notes == ()
+
+
+def test_a_busy_machine_is_noted(monkeypatch):
+    monkeypatch.setattr(measuring.Others, "note", lambda self: "busy")
+    assert quick([FIXED, FIXED], rounds=6).notes == ("busy",)
 
 
 def test_sessions_are_created_anew_for_each_block(monkeypatch):
