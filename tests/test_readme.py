@@ -51,6 +51,24 @@ def test_export_prints_what_the_readme_shows(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("checkout")
+@pytest.mark.parametrize("command", ["check", "bench"])
+def test_measurements_print_what_the_readme_shows_up_to_numbers(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    CliRunner().invoke(main, ["optimize", "models/three_branch.onnx", "--quiet"])
+    arguments = shlex.split(block_after(f"<!-- {command} command -->", "bash"))[1:]
+    rounds = ["--rounds", "6"] if command == "bench" else []
+    result = CliRunner().invoke(main, [*arguments, *rounds])
+    assert result.exit_code == 0
+    words = re.compile(r"[A-Za-z_./]{2,}")
+    machine = re.compile(r".*ONNX Runtime \d.*|fewer than .*|the medians with .*|medians of .*")
+    shown, expected = (
+        [words.findall(line) for line in text.splitlines() if not machine.fullmatch(line)]
+        for text in (result.output, block_after(f"<!-- {command} output -->", "text"))
+    )
+    assert [line for line in shown if line] == [line for line in expected if line]
+
+
+@pytest.mark.usefixtures("checkout")
 def test_the_python_example_prints_what_the_readme_shows():
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from onnxfuse.errors import ModelError
 from onnxfuse.runtime import (
@@ -66,7 +69,7 @@ def find_cases(
         for case in found:
             session.run(case.feeds)
         return found
-    working = list(_working(first.inputs, session, sizes, seed))
+    working = _working(first.inputs, session, sizes, seed)
     if not working:
         raise _nothing_works(first, session, sizes, seed)
     cases = [Case(_label("random", feeds), feeds, True) for _, _, feeds in working]
@@ -76,34 +79,40 @@ def find_cases(
         cases.append(Case(_label("random", feeds), feeds, True))
     for number, special in enumerate(_SPECIAL, start=2):
         feeds = make_feeds(first.inputs, extents, special, seed + number)
-        if _runs(session, feeds):
+        if _outputs(session, feeds) is not None:
             cases.append(Case(_label(special, feeds), feeds, False))
     return cases
 
 
 def _working(
     inputs: Sequence[Input], session: Session, sizes: Mapping[str, int], seed: int
-) -> Iterator[tuple[dict[str, int], Kind, Feeds]]:
-    """Sizes, and the kind of noise, with which the model runs; `SIZES` of them at most."""
-    left = SIZES
+) -> list[tuple[dict[str, int], Kind, Feeds]]:
+    """Sizes, and the kind of noise, with which the model runs; `SIZES` of them at most.
+
+    Where images are smaller than a window, outputs may be empty: such sizes do only if all are so.
+    """
+    found: list[tuple[dict[str, int], Kind, Feeds]] = []
+    empty: list[tuple[dict[str, int], Kind, Feeds]] = []
     kinds: tuple[Kind, ...] = ("random", "tiny")  # small integers suit every index
     for number, extents in enumerate(size_choices(inputs, sizes)):
         for kind in kinds:
             feeds = make_feeds(inputs, extents, kind, seed + 100 * number)
-            if _runs(session, feeds):
-                yield extents, kind, feeds
-                left -= 1
+            made = _outputs(session, feeds)
+            if made is not None:
+                hollow = any(isinstance(value, np.ndarray) and not value.size for value in made)
+                (empty if hollow else found).append((extents, kind, feeds))
                 break
-        if not left:
-            return
+        if len(found) == SIZES:
+            break
+    return found or empty[:SIZES]
 
 
-def _runs(session: Session, feeds: Feeds) -> bool:
+def _outputs(session: Session, feeds: Feeds) -> list[Any] | None:
+    """The outputs, or None where the model does not run."""
     try:
-        session.run(feeds)
+        return session.run(feeds)
     except RunError:
-        return False
-    return True
+        return None
 
 
 def _nothing_works(

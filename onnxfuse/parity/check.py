@@ -124,7 +124,7 @@ class _Check:
         cases = find_cases(self.first, session, sizes, recorded, seed)
         truth = "float64"
         try:
-            truths = self._in_float64(cases)
+            cases, truths = self._in_float64(cases)
         except Unevaluated as reason:
             truth = f"the first model as ONNX Runtime computes it, since {reason}"
             self.tell("the first model with other roundings")
@@ -141,22 +141,38 @@ class _Check:
             tuple(dict.fromkeys(self.notes)),
         )
 
-    def _in_float64(self, cases: Sequence[Case]) -> list[list[Value]]:
-        """The first model's outputs for each case; compares what the models mean besides."""
+    def _in_float64(self, cases: Sequence[Case]) -> tuple[list[Case], list[list[Value]]]:
+        """The cases that have an evaluation, and the first model's outputs for each.
+
+        Compares what the models mean besides.
+
+        Raises:
+            Unevaluated: No case has one.
+        """
         first = Evaluator(self.first.source)
+        evaluated: list[Case] = []
         truths: list[list[Value]] = []
+        missing: list[tuple[Case, Unevaluated]] = []
         for case in cases:
             self.tell(f"float64, {case.label}")
-            truths.append(rounded_outputs(first, case.feeds, self.unit))
+            try:
+                truths.append(rounded_outputs(first, case.feeds, self.unit))
+                evaluated.append(case)
+            except Unevaluated as error:
+                missing.append((case, error))
+        for case, why in missing:
+            if not evaluated:
+                raise why
+            self.notes.append(f"left out, {case.label}: no float64 evaluation: {why}")
         try:
-            self._compare_meanings(first, [case for case in cases if case.generic])
+            self._compare_meanings(first, [case for case in evaluated if case.generic])
         except Unevaluated as reason:
             self.meanings.clear()
             self.notes.append(
                 f"{self.second.name} cannot be evaluated in float64, and is judged as it runs, "
                 f"which tells only larger errors from rounding: {reason}"
             )
-        return truths
+        return evaluated, truths
 
     def _compare_meanings(self, first: Evaluator, cases: Sequence[Case]) -> None:
         second = Evaluator(self.second.source)

@@ -58,17 +58,26 @@ def _figures(outputs: Sequence[OutputParity], provider: str) -> Table:
 
 
 def _ulps(outputs: Sequence[OutputParity], provider: str) -> Table:
-    title = f"Elements by distance in units in the last place, {provider}"
+    title = f"Share of elements by distance in units in the last place, {provider}"
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("output", overflow="fold")
+    names = list(dict.fromkeys(output.output for output in outputs))
+    if len(names) > 1:
+        table.add_column("output", overflow="fold")
     for label in ULP_BINS:
         table.add_column(label.replace(" and more", "+"), justify="right")
-    for name in list(dict.fromkeys(output.output for output in outputs))[:MAX_ROWS]:
+    for name in names[:MAX_ROWS]:
         close = (o.closeness for o in outputs if o.output == name)
         counted = [c.ulps for c in close if c is not None and c.ulps]
         if counted:
-            table.add_row(escape(name), *(f"{sum(bin_):,}" for bin_ in zip(*counted, strict=True)))
+            sums = [sum(bin_) for bin_ in zip(*counted, strict=True)]
+            shares = (_share(count, sum(sums)) for count in sums)
+            table.add_row(*([escape(name)] if len(names) > 1 else []), *shares)
     return table
+
+
+def _share(count: int, of: int) -> str:
+    share = 100 * count / of
+    return f"{share:.0f}%" if share >= 9.95 or not count else f"{share:.2g}%"
 
 
 def _distances(outputs: Sequence[OutputParity], provider: str, truth: str) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,8 @@ from onnxfuse.runtime import Loaded, RunError, load_model, open_session
 
 DRAWS = 2
 _WITHOUT_FLOAT64 = 16
-"""Roundings by which weights are moved where the runtime itself is all that there is to compare
-with: what its operators round has to be explained by weights alone."""
+"""Roundings by which constants and inputs are moved where there is only the runtime to compare with:
+what its operators round has to be explained by them alone."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,14 @@ def from_runtime(first: Loaded, feeds: Sequence[Mapping[str, Any]]) -> list[list
     """
     runs: list[list[list[Any] | None]] = []
     for draw in range(DRAWS + 1):
-        with load_model(_moved(first, draw), first.name) as loaded:
+        with load_model(_moved_model(first, draw), first.name) as loaded:
             session = open_session(loaded, "CPUExecutionProvider", optimization="off")
-            runs.append([_run(session, one) if draw else session.run(one) for one in feeds])
+            runs.append(
+                [
+                    _run(session, _moved_feeds(one, draw)) if draw else session.run(one)
+                    for one in feeds
+                ]
+            )
     results: list[list[Value]] = []
     for base, *draws in zip(*runs, strict=True):
         assert base is not None
@@ -92,18 +97,36 @@ def _run(session: Any, feeds: Mapping[str, Any]) -> list[Any] | None:
         return None
 
 
-def _moved(first: Loaded, draw: int) -> Any:
-    """A copy of the model with its weights moved; the model itself for draw 0."""
+def _moved_feeds(feeds: Mapping[str, Any], draw: int) -> dict[str, Any]:
+    return {name: _moved(value, name, draw) for name, value in feeds.items()}
+
+
+def _moved(value: Any, name: str, draw: int) -> Any:
+    if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+        return value
+    amount = _WITHOUT_FLOAT64 * roundoff(value.dtype.name)
+    return move(value, name, draw, amount).astype(value.dtype)
+
+
+def _moved_model(first: Loaded, draw: int) -> Any:
+    """A copy of the model with its constants moved; the model itself for draw 0."""
     if not draw:
         return first.source
     source = first.source
     model = onnx.ModelProto()
     model.CopyFrom(source.model)
     fixed = structure(model.graph)
-    for tensor in model.graph.initializer:
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    constants |= {
+        node.output[0]: attribute.t
+        for node in model.graph.node
+        if node.op_type == "Constant"
+        for attribute in node.attribute
+        if attribute.name == "value"
+    }
+    for name, tensor in constants.items():
         value = source.load(tensor)
-        if value.dtype.kind == "f" and tensor.name not in fixed:
-            amount = _WITHOUT_FLOAT64 * roundoff(value.dtype.name)
-            moved = move(value, tensor.name, draw, amount).astype(value.dtype)
+        moved = value if name in fixed else _moved(value, name, draw)
+        if moved is not value:
             tensor.CopyFrom(numpy_helper.from_array(moved, tensor.name))
-    return type(source)(model, source.path, source.external, source.files)
+    return replace(source, model=model)

@@ -346,3 +346,49 @@ def test_a_model_that_the_runtime_has_optimized(tmp_path, level):
     value = numpy_helper.to_array(bias).copy()
     value[3] += 1e-2
     assert not check(model, changed(other, bias.name, value)).agrees
+
+
+def test_sizes_at_which_outputs_are_empty_are_not_chosen():
+    b = Builder()
+    x = b.input("n", 3, "h", "w")
+    y = b.op("AveragePool", x, kernel_shape=[70, 70])
+    found = check(b.model(y))
+    assert found.agrees
+    assert all(np.prod(output.shape) for output in found.outputs)
+
+
+def test_the_runtime_is_believed_where_it_reads_an_operator_differently(monkeypatch):
+    """The evaluation of Relu is made wrong: what ran is compared then, and is still told apart."""
+    from onnxfuse import reference
+
+    model = parsed("g (float[n,9] x) => (float[n,9] y) { a = Relu(x)  y = Mul(a, third) }")
+    model.graph.initializer.append(numpy_helper.from_array(np.float32([1 / 3] * 9), "third"))
+    monkeypatch.setitem(reference._OPERATORS, "Relu", lambda call: np.abs(call.inputs[0]) + 2)
+    assert check(model, model).agrees
+    value = np.float32([1 / 3] * 8 + [0.34])
+    assert not check(model, changed(model, "third", value)).agrees
+
+
+def test_constants_in_nodes_are_weights_too():
+    """A model without a float64 evaluation, whose weights are not initializers."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 6])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node(
+            "Constant",
+            [],
+            [name],
+            value=numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32)),
+        )
+        for name, shape in (("w", (6, 4)), ("b", (4,)))
+    ]
+    nodes.append(helper.make_node("MatMul", ["x", "w"], ["product"]))
+    nodes.append(helper.make_node("BiasGelu", ["product", "b"], ["y"], domain="com.microsoft"))
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", [x], [y]), opset_imports=opsets, ir_version=8
+    )
+    found = check(model, model)
+    assert found.agrees
+    assert all(output.bound > 0 for output in found.outputs)
