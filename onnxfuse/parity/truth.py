@@ -16,8 +16,8 @@ from onnxfuse.runtime import Loaded, RunError, load_model, open_session
 
 DRAWS = 2
 _WITHOUT_FLOAT64 = 16
-"""Roundings by which constants and inputs are moved where there is only the runtime to compare with:
-what its operators round has to be explained by them alone."""
+"""Roundings by which constants and inputs are moved where nothing but the runtime can be compared
+with: what its operators round has to be explained by them alone."""
 
 
 @dataclass(frozen=True)
