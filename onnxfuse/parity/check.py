@@ -25,7 +25,7 @@ from onnxfuse.parity.pairing import pair_by_name, pair_by_value
 from onnxfuse.parity.result import CheckResult, Divergence, Meaning, OutputParity
 from onnxfuse.parity.rounding import coarsest_type, roundoff
 from onnxfuse.parity.runtime_noise import rounded_outputs
-from onnxfuse.parity.truth import expected, from_runtime, leaves
+from onnxfuse.parity.truth import expected, from_runtime, leaves, with_draws_of
 from onnxfuse.parity.verdict import judge
 from onnxfuse.pipeline import OptimizeResult, optimize
 from onnxfuse.runtime import Loaded, RunError, Session, load_model, open_session
@@ -165,7 +165,12 @@ class _Check:
                 raise why
             self.notes.append(f"left out, {case.label}: no float64 evaluation: {why}")
         try:
-            self._compare_meanings(first, [case for case in evaluated if case.generic])
+            second = Evaluator(self.second.source)
+            self._compare_meanings(first, second, [case for case in evaluated if case.generic])
+            truths = [
+                with_draws_of(truth, self._second_rounded(second, case))
+                for case, truth in zip(evaluated, truths, strict=True)
+            ]
         except Unevaluated as reason:
             self.meanings.clear()
             self.notes.append(
@@ -174,8 +179,14 @@ class _Check:
             )
         return evaluated, truths
 
-    def _compare_meanings(self, first: Evaluator, cases: Sequence[Case]) -> None:
-        second = Evaluator(self.second.source)
+    def _second_rounded(self, second: Evaluator, case: Case) -> list[Value]:
+        """The second model's outputs when all operators round, in the first's order."""
+        self.tell(f"roundings, {case.label}")
+        made = rounded_outputs(second, self.interface.renamed(case.feeds), self.unit)
+        by_name = dict(zip(second.outputs, made, strict=True))
+        return [by_name[theirs] for _, theirs in self.interface.outputs]
+
+    def _compare_meanings(self, first: Evaluator, second: Evaluator, cases: Sequence[Case]) -> None:
         pairs = pair_by_name(first, second)
         double = coarsest_type(self.first.source.model) == "float64"
         self.bisection = Bisection(first, second, pairs, self.interface, self.folds)

@@ -84,6 +84,7 @@ class Evaluator:
         draws: int = 0,
         move: Move | None = None,
         watch: Watch | None = None,
+        begin: Callable[[str, Any], Value] | None = None,
     ) -> list[Value]:
         """The outputs, floating tensors of any width as float64.
 
@@ -92,12 +93,15 @@ class Evaluator:
             draws: How often everything is evaluated with constants moved, besides.
             move: What a constant is in a draw; default: the same.
             watch: Sees and replaces tensors as they are made.
+            begin: What an input is, and in each draw; default: the same.
 
         Raises:
             Unevaluated: A node cannot be evaluated.
         """
         known: dict[str, Value] = {"": (None,)}
-        known |= {name: (_widened(value),) for name, value in feeds.items()}
+        for name, value in feeds.items():
+            wide = _widened(value)
+            known[name] = begin(name, wide) if begin else (wide,)
         known |= {n: self._constant(n, draws, move) for n in self.outputs if n in self._constants}
         with np.errstate(all="ignore"):
             for index, node in enumerate(self._nodes):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, helper
 from onnx.reference import ReferenceEvaluator
@@ -28,6 +29,9 @@ class Fallback:
             node: The node.
             read: What it and its bodies read, by name.
         """
+        own = _OWN.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        if own is not None:
+            return [own(node, *(read[name] for name in node.input))]
         if index not in self._ready:
             self._ready[index] = self._evaluator(node, [name for name in read if name])
         feeds = {name: value for name, value in read.items() if name}
@@ -43,6 +47,32 @@ class Fallback:
         graph = helper.make_graph([own], "node", inputs, outputs)
         model = helper.make_model(graph, opset_imports=self._opsets, ir_version=self._ir_version)
         return ReferenceEvaluator(model)
+
+
+def _group_normalization(node: onnx.NodeProto, x: Any, scale: Any, bias: Any) -> Any:
+    """GroupNormalization: scale and bias for each group (opset 18), or each channel (21)."""
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    groups = attributes["num_groups"]
+    grouped = x.reshape(x.shape[0], groups, -1)
+    centred = grouped - grouped.mean(2, keepdims=True)
+    deviation = np.sqrt(grouped.var(2, keepdims=True) + attributes.get("epsilon", 1e-5))
+    normal = (centred / deviation).reshape(x.shape[0], len(scale), -1)
+    return (normal * scale[:, None] + bias[:, None]).reshape(x.shape)
+
+
+def _mean_variance_normalization(node: onnx.NodeProto, x: Any) -> Any:
+    """MeanVarianceNormalization, with the epsilon of its definition."""
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    axes = tuple(attributes.get("axes", (0, 2, 3)))
+    mean = x.mean(axes, keepdims=True)
+    return (x - mean) / (np.sqrt((x**2).mean(axes, keepdims=True) - mean**2) + 1e-9)
+
+
+_OWN: dict[str, Callable[..., Any]] = {
+    "GroupNormalization": _group_normalization,
+    "MeanVarianceNormalization": _mean_variance_normalization,
+}
+"""Operators that onnx defines by other operators, in float32 alone."""
 
 
 def _widen(node: onnx.NodeProto) -> None:

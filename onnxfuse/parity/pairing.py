@@ -34,21 +34,28 @@ def pair_by_value(
 ) -> dict[str, str]:
     """Tensors that are nearly equal on these inputs: name in the second to name in the first.
 
-    Random projections tell of a tensor what it is, without keeping it.
+    Random projections tell of a tensor what it is, without keeping it. Each tensor has one
+    counterpart at most, the nearest first.
 
     Raises:
         Unevaluated: One of the two cannot be evaluated.
     """
     ours, theirs = _sketches(first, feeds), _sketches(second, renamed)
-    pairs: dict[str, str] = {}
+    candidates: list[tuple[float, str, str]] = []
     for name, (shape, sketch) in theirs.items():
         alike = [(other, known) for other, (kind, known) in ours.items() if kind == shape]
-        if not alike:
-            continue
-        distances = np.linalg.norm(np.array([known for _, known in alike]) - sketch, axis=1)
-        nearest = int(np.argmin(distances))
-        if distances[nearest] <= _NEAR * np.linalg.norm(sketch):
-            pairs[name] = alike[nearest][0]
+        limit = _NEAR * float(np.linalg.norm(sketch))
+        candidates += [
+            (distance, name, other)
+            for other, known in alike
+            if (distance := float(np.linalg.norm(known - sketch))) <= limit
+        ]
+    pairs: dict[str, str] = {}
+    taken: set[str] = set()
+    for _, name, other in sorted(candidates, key=lambda candidate: candidate[0]):
+        if name not in pairs and other not in taken:
+            pairs[name] = other
+            taken.add(other)
     return pairs
 
 

@@ -14,11 +14,15 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from onnxfuse.parity.evaluator import Evaluator, Read, Value
+from onnxfuse.parity.normalizations import Wide, mean_error
 from onnxfuse.parity.rounding import move
 
 DRAWS = 2
+"""One for each way to draw signs; see `_drawn`."""
+
 _PRODUCTS = frozenset({"Conv", "ConvTranspose"})
 _LAST_AXIS = frozenset(
     {
@@ -55,34 +59,50 @@ def rounded_outputs(
     def weights(value: Any, name: str, draw: int) -> Any:
         return move(value, name, draw, unit * math.sqrt(_fan_in(value.shape)))
 
+    def begin(name: str, value: Any) -> Value:
+        return _drawn((value,), name, unit, 0.0) if _is_floating(value) else (value,)
+
     def watch(node: onnx.NodeProto, read: Read, name: str, value: Value) -> Value:
         base = value[0]
-        if isinstance(base, np.ndarray) and base.dtype.kind == "f" and node.op_type != "Constant":
+        if _is_floating(base) and node.op_type != "Constant":
             amount = unit * math.sqrt(_terms(node, read, base))
             shift = _APPROXIMATION * unit if node.op_type in _BOUNDED else 0.0
-            seed = zlib.crc32(name.encode())
-            draws = enumerate(value[1:] or (base,) * DRAWS)
-            value = (base, *(_off(v, base, seed ^ draw, amount, shift) for draw, v in draws))
+            value = _drawn(value, name, amount, shift + mean_error(node, read, unit))
         if keep is not None:
             keep(name, value)
         return value
 
-    return model.run(feeds, draws=DRAWS, move=weights, watch=watch)
+    return model.run(feeds, draws=DRAWS, move=weights, watch=watch, begin=begin)
 
 
-def _off(value: Any, base: Any, seed: int, amount: float, shift: float) -> Any:
-    """The value times 1 + amount or 1 - amount, plus or minus a shift.
+def _is_floating(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind == "f"
 
-    Equal numbers are rounded alike, on a map of one colour everywhere to the same side: the sign is
-    a hash of the number. Integers are not rounded; sizes are computed in floats too.
+
+def _drawn(value: Value, name: str, amount: float, shift: Wide | float) -> Value:
+    """A tensor and its draws, each times 1 + amount or 1 - amount, plus or minus a shift.
+
+    In the first draw equal numbers are rounded alike, on a map of one colour everywhere to the same
+    side, as the runtime does it: the sign is a hash of the number. In the second each is rounded on
+    its own. Integers are not rounded; sizes are computed in floats too.
     """
-    if value.shape != base.shape:
-        return base
+    base = value[0]
     bits = np.ascontiguousarray(base, np.float32).view(np.uint32)
-    hashed = (bits ^ np.uint32(seed)) * np.uint32(2654435761)
+    places = np.arange(base.size, dtype=np.uint32).reshape(base.shape)
+    rounded = amount * (base != np.rint(base))
+    found = [base]
+    for seeds, draw in zip((bits, places), value[1:] or (base,) * DRAWS, strict=True):
+        signs = _signs(seeds, zlib.crc32(name.encode())).reshape(base.shape)
+        fits = draw.shape == base.shape
+        found.append(draw * (1 + rounded * signs) + shift * signs if fits else base)
+    return tuple(found)
+
+
+def _signs(seeds: NDArray[np.uint32], salt: int) -> NDArray[np.float64]:
+    """1 or -1 for each number, the same for the same."""
+    hashed = (seeds ^ np.uint32(salt)) * np.uint32(2654435761)
     hashed = (hashed ^ (hashed >> np.uint32(15))) * np.uint32(2246822519)
-    signs = np.where(hashed >> np.uint32(31), 1.0, -1.0).reshape(value.shape)
-    return value * (1 + amount * signs * (base != np.rint(base))) + shift * signs
+    return np.where(hashed >> np.uint32(31), 1.0, -1.0)
 
 
 def _fan_in(shape: tuple[int, ...]) -> int:

@@ -58,6 +58,17 @@ class Spread:
             }
         return Spread(whole, slices)
 
+    @staticmethod
+    def largest(spreads: Sequence[Spread]) -> Spread:
+        """The largest of several, in the whole and in each channel."""
+        return Spread(
+            max(spread.whole for spread in spreads),
+            {
+                axis: np.max([spread.slices[axis] for spread in spreads], axis=0)
+                for axis in spreads[0].slices
+            },
+        )
+
 
 @dataclass(frozen=True)
 class Excess:

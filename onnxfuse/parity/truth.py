@@ -12,6 +12,7 @@ from onnx import numpy_helper
 
 from onnxfuse.parity.evaluator import Value
 from onnxfuse.parity.rounding import move, roundoff, structure
+from onnxfuse.parity.spread import unequal
 from onnxfuse.runtime import Loaded, RunError, load_model, open_session
 
 DRAWS = 2
@@ -60,6 +61,31 @@ def expected(names: Sequence[str], values: Sequence[Value]) -> dict[str, Leaf]:
             others = tuple(draw[label] for draw in draws if label in draw)
             found[label] = Leaf(label, array, others)
     return found
+
+
+def with_draws_of(values: Sequence[Value], other: Sequence[Value]) -> list[Value]:
+    """The first model's outputs, with the second's draws besides: what either rounds counts.
+
+    Args:
+        values: The first model's outputs.
+        other: The second's, in the same order, evaluated with draws.
+    """
+    return [
+        (*own, *_carried_over(own[0], theirs)) for own, theirs in zip(values, other, strict=True)
+    ]
+
+
+def _carried_over(truth: Any, value: Value) -> list[Any]:
+    """Another model's draws, as far from the truth as they are from that model's own value."""
+    base, *draws = value
+    arrays = isinstance(truth, np.ndarray) and isinstance(base, np.ndarray)
+    if not arrays or (truth.shape, truth.dtype) != (base.shape, base.dtype):
+        return []
+    fitting = [d for d in draws if (d.shape, d.dtype) == (base.shape, base.dtype)]
+    if truth.dtype.kind != "f":
+        return [np.where(unequal(draw, base), draw, truth) for draw in fitting]
+    with np.errstate(all="ignore"):
+        return [truth + (draw - base) for draw in fitting]
 
 
 def from_runtime(first: Loaded, feeds: Sequence[Mapping[str, Any]]) -> list[list[Value]]:

@@ -12,8 +12,8 @@ from onnxfuse.parity.spread import Spread, Wide, allowed_flips, flips, gap, uneq
 from onnxfuse.parity.truth import Leaf
 
 SIGMAS = 2
-"""Times the root mean square of what rounding explains. Networks of models/ and pretrained ones
-reach a quarter of it."""
+"""Times the largest root mean square that some draw of roundings explains. Networks of models/ and
+pretrained ones reach a quarter of it."""
 
 _ANOTHER = 1e-2
 """Relative to the output: where the first model is off by more than this and more than rounding
@@ -65,7 +65,7 @@ def _floating(first: Array, second: Array, truth: Leaf) -> Verdict:
     fitting = [draw for draw in truth.draws if draw.shape == target.shape]
     gaps = [gap(draw, target) for draw in fitting]
     noise = [Spread.of(np.where(np.isfinite(one), one, 0.0)) for one in gaps]
-    explained = Spread.joint(noise) if noise else Spread.of(np.zeros(first.shape))
+    explained = Spread.largest(noise) if noise else Spread.of(np.zeros(first.shape))
     size = Spread.of(np.where(np.isfinite(target), target, 0.0)).whole or 1.0
     least = 4 * float(np.finfo(first.dtype).tiny)
     bound = 2 * SIGMAS * explained.whole + least

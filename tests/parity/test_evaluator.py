@@ -73,6 +73,30 @@ def test_a_loop():
     np.testing.assert_array_equal(y, 8 * x)
 
 
+@pytest.mark.parametrize(
+    ("op_type", "opset", "count", "attributes"),
+    [
+        ("GroupNormalization", 18, 3, {"num_groups": 3}),
+        ("GroupNormalization", 21, 6, {"num_groups": 3, "epsilon": 1e-2}),
+        ("MeanVarianceNormalization", 13, 0, {"axes": [2, 3]}),
+        ("LayerNormalization", 17, 6, {"axis": 1}),
+    ],
+)
+def test_normalizations_against_the_runtime(op_type, opset, count, attributes):
+    import onnxruntime as ort
+
+    b = Builder(opset=opset)
+    shape = (2, 6, 4, 5)
+    weights = [b.random(count), b.random(count)] if count else []
+    if op_type == "LayerNormalization":
+        weights = [b.random(*shape[1:]), b.random(*shape[1:])]
+    model = b.model(b.op(op_type, b.input(*shape), *weights, **attributes))
+    image = RNG.standard_normal(shape).astype(np.float32)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (actual,) = run(model, x=image)
+    np.testing.assert_allclose(actual, session.run(None, {"x": image})[0], rtol=1e-4, atol=1e-5)
+
+
 def test_local_functions_are_entered():
     model = parsed(
         """<ir_version: 8, opset_import: ["": 17, "own": 1]>

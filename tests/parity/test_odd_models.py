@@ -392,3 +392,37 @@ def test_constants_in_nodes_are_weights_too():
     found = check(model, model)
     assert found.agrees
     assert all(output.bound > 0 for output in found.outputs)
+
+
+@pytest.mark.parametrize("kind", ["InstanceNormalization", "GroupNormalization"])
+def test_flat_maps_magnify_what_a_mean_rounds(kind):
+    """Zeros and constants: what is left of x - mean(x) is rounding, over sqrt(epsilon)."""
+    b = Builder(opset=21)
+    x = b.input("n", 8, "h", "w")
+    y = b.op("Mul", x, b.constant(np.float32([[[1234.567]]])))
+    groups = {"num_groups": 2} if kind == "GroupNormalization" else {}
+    y = b.op(kind, b.op("Tanh", y), b.random(8), b.random(8), **groups)
+    flat = b.op("GlobalAveragePool", y)
+    model = b.model(flat)
+    b = Builder(opset=21)
+    x = b.input("n", 8, "h", "w")
+    one = np.float32(1234.567)
+    y = b.op("Mul", x, b.constant(np.full((1, 8, 1, 1), one)))
+    weights = [numpy_helper.to_array(t) for t in model.graph.initializer[1:]]
+    y = b.op(kind, b.op("Tanh", y), *map(b.constant, weights), **groups)
+    assert check(model, b.model(b.op("ReduceMean", y, b.constant(np.array([2, 3]))))).agrees
+
+
+def test_rounding_in_the_second_model_alone_is_rounding():
+    """A BatchNormalization subtracts a large mean, which its fold does not."""
+    rng = np.random.default_rng(0)
+    b = Builder()
+    x = b.input("n", 4, "h", "w")
+    y = b.op("Conv", x, b.random(4, 4, 3, 3), b.constant(1e4 * rng.standard_normal(4)), output="c")
+    mean = numpy_helper.to_array(b.initializers[-1]) + rng.standard_normal(4)
+    scale, shift = b.random(4), b.random(4)
+    variance = b.positive(4)
+    model = b.model(
+        b.op("BatchNormalization", y, scale, shift, b.constant(mean), variance, output="y")
+    )
+    assert check(onnxfuse.optimize(model).model, model).agrees

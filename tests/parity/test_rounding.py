@@ -60,6 +60,9 @@ def test_spread_is_the_root_mean_square_of_each_channel():
         assert found.slices[1][channel] == pytest.approx(np.sqrt((x[:, channel] ** 2).mean()))
     both = Spread.joint([found, Spread.of(np.zeros_like(x))])
     assert both.whole == pytest.approx(found.whole / np.sqrt(2))
+    larger = Spread.largest([found, Spread.of(np.zeros_like(x)), Spread.of(2 * x)])
+    assert larger.whole == pytest.approx(2 * found.whole)
+    np.testing.assert_allclose(larger.slices[1], 2 * found.slices[1])
 
 
 def test_a_spread_of_huge_numbers_does_not_overflow():
