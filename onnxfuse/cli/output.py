@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +13,8 @@ import click
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from onnxfuse.errors import ModelError
 
 
 class Written:
@@ -29,10 +31,12 @@ class Written:
 
         self.to_stdout = str(json_path) == "-"
         self.json_file = None if self.to_stdout else json_path
-        self.output, self.report, self.inputs = output, report, inputs
+        self.output, self.report = output, report
+        wanted = any((output, self.json_file, report))
+        self.inputs = tuple(f for path in inputs for f in _belonging(path)) if wanted else inputs
         targets: set[Path] = set()
         for path in filter(None, (output, self.json_file, report)):
-            target = io.check_target(path, *inputs)
+            target = io.check_target(path, *self.inputs)
             if target in targets:
                 raise click.UsageError(f"two results cannot both be written to {path}")
             targets.add(target)
@@ -65,6 +69,18 @@ class Written:
     def console(self, quiet: bool) -> Console:
         """Standard output, or stderr where the JSON is on standard output."""
         return Console(stderr=self.to_stdout, quiet=quiet, soft_wrap=False)
+
+
+def _belonging(path: Path) -> Iterator[Path]:
+    """The file, and those it refers to: a model's data beside it, the files of test data."""
+    from onnxfuse import io
+
+    yield path
+    if path.is_dir():
+        yield from path.glob("**/*.pb")
+    elif path.suffix == ".onnx":
+        with suppress(ModelError):  # said where it is read for use
+            yield from io.read(path).files
 
 
 class Tell(Protocol):

@@ -26,6 +26,9 @@ from onnxfuse.runtime.sizes import check_sizes
 SIZES = 3
 """Choices of the symbolic dimensions to compare at, if so many work."""
 
+_REGISTERED = 2
+"""What numpy calls types that others have added: bfloat16, float8 and int4."""
+
 _SPECIAL: tuple[Kind, ...] = ("zeros", "constant", "large", "tiny")
 
 
@@ -64,6 +67,14 @@ def find_cases(
         ModelError: The model runs on none, or not on those that were given.
     """
     check_sizes(first.inputs, sizes)
+    if not first.outputs:
+        raise ModelError(f"{first.name}: has no outputs to compare")
+    for given in first.inputs:
+        if given.elem_type and given.dtype.isbuiltin == _REGISTERED:
+            raise ModelError(
+                f"input {given.name!r} is {given.dtype.name}, which ONNX Runtime's Python "
+                "interface does not take"
+            )
     if recorded is not None:
         found = [Case(r.label, r.feeds, True) for r in read_inputs(recorded, first.inputs)]
         for case in found:

@@ -21,12 +21,12 @@ from onnxfuse.parity.closeness import closeness
 from onnxfuse.parity.evaluator import Evaluator, Unevaluated, Value, random_operator
 from onnxfuse.parity.interface import match
 from onnxfuse.parity.meaning import Compared, compare
-from onnxfuse.parity.pairing import pair_by_name, pair_by_value
+from onnxfuse.parity.pairing import pair
 from onnxfuse.parity.result import CheckResult, Divergence, Meaning, OutputParity
 from onnxfuse.parity.rounding import coarsest_type, roundoff
 from onnxfuse.parity.runtime_noise import rounded_outputs
 from onnxfuse.parity.truth import expected, from_runtime, leaves, with_draws_of
-from onnxfuse.parity.verdict import judge
+from onnxfuse.parity.verdict import Verdict, judge
 from onnxfuse.pipeline import OptimizeResult, optimize
 from onnxfuse.runtime import Loaded, RunError, Session, load_model, open_session
 from onnxfuse.runtime.providers import require_providers, short_name
@@ -110,13 +110,19 @@ class _Check:
     notes: list[str] = field(default_factory=list)
     divergence: Divergence | None = None
     bisection: Bisection | None = None
+    disbelieved: set[str] = field(default_factory=set)
 
     def result(self, sizes: Mapping[str, int], recorded: Path | None, seed: int) -> CheckResult:
         for loaded in (self.first, self.second):
-            operator = random_operator(loaded.source.model.graph)
+            operator = random_operator(loaded.source.model)
             if operator is not None:
                 raise ModelError(f"{loaded.name}: {operator} gives other numbers at every run")
         self.interface = match(self.first, self.second)
+        for name, fixed in self.interface.sizes.items():
+            if sizes.get(name, fixed) != fixed:
+                raise ModelError(
+                    f"size {name}={sizes[name]}: the second model has fixed it at {fixed}"
+                )
         sizes = {**self.interface.sizes, **sizes}
         self.unit = max(roundoff(coarsest_type(m.source.model)) for m in (self.first, self.second))
         self.tell("looking for inputs")
@@ -131,6 +137,8 @@ class _Check:
             truths = from_runtime(self.first, [case.feeds for case in cases])
         for provider in self.providers:
             self._on_provider(provider, cases, truths, truth == "float64")
+        if self.disbelieved:
+            self._drop_meanings()
         return CheckResult(
             self.first.name,
             self.second.name,
@@ -187,15 +195,14 @@ class _Check:
         return [by_name[theirs] for _, theirs in self.interface.outputs]
 
     def _compare_meanings(self, first: Evaluator, second: Evaluator, cases: Sequence[Case]) -> None:
-        pairs = pair_by_name(first, second)
         double = coarsest_type(self.first.source.model) == "float64"
+        if not cases:
+            return
+        feeds = cases[0].feeds
+        pairs = pair(first, second, feeds, self.interface.renamed(feeds))
         self.bisection = Bisection(first, second, pairs, self.interface, self.folds)
-        for number, case in enumerate(cases):
+        for case in cases:
             self.tell(f"both in float64, {case.label}")
-            renamed = self.interface.renamed(case.feeds)
-            if not number and len(pairs) < len(second.graph.node) / 2:
-                pairs = {**pair_by_value(first, second, case.feeds, renamed), **pairs}
-                self.bisection = Bisection(first, second, pairs, self.interface, self.folds)
             compared = compare(first, second, self.interface, case.feeds, pairs, double=double)
             self._note(compared, case)
             if self.bisect and self.divergence is None and not compared.agrees:
@@ -235,10 +242,45 @@ class _Check:
             except RunError as error:
                 self.outputs += [_missing(provider, case, name, str(error)) for name in names]
                 continue
-            found = list(_parities(provider, case, names, left, right, truth))
+            found = self._parities(provider, case, left, right, truth)
             self.outputs += found
             if not all(parity.agrees for parity in found) and in_float64:
                 self._bisect_on(provider, case)
+
+    def _parities(
+        self,
+        provider: str,
+        case: Case,
+        left: Sequence[Any],
+        right: Sequence[Any],
+        truth: Sequence[Value],
+    ) -> list[OutputParity]:
+        """Every array of every output."""
+        found: list[OutputParity] = []
+        names = [name for name, _ in self.interface.outputs]
+        targets = expected(names, truth)
+        for name, a, b in zip(names, left, right, strict=True):
+            ours, theirs = leaves(name, a), leaves(name, b)
+            if ours.keys() != theirs.keys():
+                found.append(_missing(provider, case, name, "it is a sequence of another length"))
+                continue
+            for label, array in ours.items():
+                target = targets.get(label) or expected([label], [(array,)])[label]
+                verdict = judge(array, theirs[label], target)
+                if not verdict.believed:
+                    self.disbelieved.add(label)
+                found.append(_parity(provider, case, label, array, theirs[label], verdict))
+        return found
+
+    def _drop_meanings(self) -> None:
+        """The evaluation is not what the runtime computes: what it says of the second is void."""
+        names = ", ".join(map(repr, sorted(self.disbelieved)))
+        self.notes.append(
+            f"ONNX Runtime computes {names} of the first model otherwise than its definition in "
+            "float64: the second is compared with that run"
+        )
+        self.meanings.clear()
+        self.divergence = None
 
     def _bisect_on(self, provider: str, case: Case) -> None:
         """Looks for where the two part on a provider, if that is not known yet."""
@@ -258,41 +300,22 @@ class _Check:
             )
 
 
-def _parities(
-    provider: str,
-    case: Case,
-    names: Sequence[str],
-    left: Sequence[Any],
-    right: Sequence[Any],
-    truth: Sequence[Value],
-) -> list[OutputParity]:
-    """Every array of every output."""
-    found: list[OutputParity] = []
-    targets = expected(names, truth)
-    for name, a, b in zip(names, left, right, strict=True):
-        ours, theirs = leaves(name, a), leaves(name, b)
-        if ours.keys() != theirs.keys():
-            found.append(_missing(provider, case, name, "it is a sequence of another length"))
-            continue
-        for label, array in ours.items():
-            target = targets.get(label) or expected([label], [(array,)])[label]
-            verdict = judge(array, theirs[label], target)
-            alike = (array.shape, array.dtype) == (theirs[label].shape, theirs[label].dtype)
-            found.append(
-                OutputParity(
-                    provider=short_name(provider),
-                    inputs=case.label,
-                    output=label,
-                    dtype="string" if array.dtype.kind in "OUS" else array.dtype.name,
-                    shape=array.shape,
-                    closeness=closeness(array, theirs[label]) if alike else None,
-                    first_error=verdict.first,
-                    second_error=verdict.second,
-                    bound=verdict.bound,
-                    reason=verdict.reason,
-                )
-            )
-    return found
+def _parity(
+    provider: str, case: Case, label: str, ours: Any, theirs: Any, verdict: Verdict
+) -> OutputParity:
+    alike = (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
+    return OutputParity(
+        provider=short_name(provider),
+        inputs=case.label,
+        output=label,
+        dtype="string" if ours.dtype.kind in "OUS" else ours.dtype.name,
+        shape=ours.shape,
+        closeness=closeness(ours, theirs) if alike else None,
+        first_error=verdict.first,
+        second_error=verdict.second,
+        bound=verdict.bound,
+        reason=verdict.reason,
+    )
 
 
 def _missing(provider: str, case: Case, name: str, reason: str) -> OutputParity:

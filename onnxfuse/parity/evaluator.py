@@ -155,7 +155,7 @@ class Evaluator:
             try:
                 made = evaluate([node], {n: v for n, v in read.items() if n}, self.opset)
                 return [made.get(name) for name in node.output]
-            except (UnsupportedOperator, KeyError, ValueError, TypeError):
+            except (UnsupportedOperator, ArithmeticError, LookupError, ValueError, TypeError):
                 pass  # onnx's evaluator covers more, and says what is wrong
         try:
             return [_widened(value) for value in self._fallback.run(index, node, read)]
@@ -165,14 +165,14 @@ class Evaluator:
             raise Unevaluated(f"{node.op_type} node {label!r}: {said}") from error
 
 
-def random_operator(graph: onnx.GraphProto) -> str | None:
-    """An operator of a graph that draws random numbers, or None."""
-    for node in graph.node:
+def random_operator(model: onnx.ModelProto) -> str | None:
+    """An operator of a model, its bodies and functions, that draws random numbers; or None."""
+    pending = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    while pending:
+        node = pending.pop()
         if node.op_type in _RANDOM:
             return str(node.op_type)
-        for body in bodies(node):
-            if (inner := random_operator(body)) is not None:
-                return inner
+        pending += [inner for body in bodies(node) for inner in body.node]
     return None
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, TensorProto, helper
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+
+from onnxfuse.parity.operators import OWN
+
+_SLOW = frozenset({"Col2Im", "DeformConv", "GridSample", "MaxRoiPool", "MaxUnpool", "RoiAlign"})
+_SLOW_ELEMENTS = 1 << 11
+"""onnx's evaluator goes through the elements of these one by one."""
 
 _NARROW = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 
@@ -29,9 +35,10 @@ class Fallback:
             node: The node.
             read: What it and its bodies read, by name.
         """
-        own = _OWN.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        own = OWN.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if own is not None:
             return [own(node, *(read[name] for name in node.input))]
+        _check_size(node, read)
         if index not in self._ready:
             self._ready[index] = self._evaluator(node, [name for name in read if name])
         feeds = {name: value for name, value in read.items() if name}
@@ -49,38 +56,28 @@ class Fallback:
         return ReferenceEvaluator(model)
 
 
-def _group_normalization(node: onnx.NodeProto, x: Any, scale: Any, bias: Any) -> Any:
-    """GroupNormalization: scale and bias for each group (opset 18), or each channel (21)."""
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    groups = attributes["num_groups"]
-    grouped = x.reshape(x.shape[0], groups, -1)
-    centred = grouped - grouped.mean(2, keepdims=True)
-    deviation = np.sqrt(grouped.var(2, keepdims=True) + attributes.get("epsilon", 1e-5))
-    normal = (centred / deviation).reshape(x.shape[0], len(scale), -1)
-    return (normal * scale[:, None] + bias[:, None]).reshape(x.shape)
-
-
-def _mean_variance_normalization(node: onnx.NodeProto, x: Any) -> Any:
-    """MeanVarianceNormalization, with the epsilon of its definition."""
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    axes = tuple(attributes.get("axes", (0, 2, 3)))
-    mean = x.mean(axes, keepdims=True)
-    return (x - mean) / (np.sqrt((x**2).mean(axes, keepdims=True) - mean**2) + 1e-9)
-
-
-_OWN: dict[str, Callable[..., Any]] = {
-    "GroupNormalization": _group_normalization,
-    "MeanVarianceNormalization": _mean_variance_normalization,
-}
-"""Operators that onnx defines by other operators, in float32 alone."""
+def _check_size(node: onnx.NodeProto, read: Mapping[str, Any]) -> None:
+    elements = sum(value.size for value in read.values() if isinstance(value, np.ndarray))
+    if node.op_type in _SLOW and elements > _SLOW_ELEMENTS:
+        raise ValueError(f"{elements} elements would take onnx's evaluator too long")
 
 
 def _widen(node: onnx.NodeProto) -> None:
-    """Makes casts to narrow floating types, in bodies too, casts to float64."""
+    """Makes casts to narrow floating types, and constants in bodies, float64."""
     for attribute in node.attribute:
         narrow = attribute.type == AttributeProto.INT and attribute.i in _NARROW
-        if narrow and (node.op_type, attribute.name) in (("Cast", "to"),):
+        if narrow and (node.op_type, attribute.name) == ("Cast", "to"):
             attribute.i = TensorProto.DOUBLE
+        if node.op_type == "Constant" and attribute.HasField("t"):
+            _widen_tensor(attribute.t)
         for body in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
+            for tensor in body.initializer:
+                _widen_tensor(tensor)
             for inner in body.node:
                 _widen(inner)
+
+
+def _widen_tensor(tensor: TensorProto) -> None:
+    if tensor.data_type in _NARROW:
+        value = numpy_helper.to_array(tensor).astype(np.float64)
+        tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))

@@ -155,9 +155,9 @@ class _Second:
             return Excess(0.0 if actual is expected else np.inf)
         both = [own for own in (noise, _noise(value)) if own is not None]
         if actual.dtype.kind == "f":
-            floor = self.floor * Spread.of(np.where(np.isfinite(expected), expected, 0.0)).whole
+            size = Spread.of(np.where(np.isfinite(expected), expected, 0.0))
             explained = Spread.joint(both) if both else Spread.of(np.zeros_like(expected))
-            return excess(Spread.of(gap(actual, expected)), explained, floor)
+            return excess(Spread.of(gap(actual, expected)), explained, size, self.floor)
         moved = np.zeros(actual.shape, bool)
         for own in both:
             moved |= own

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from onnxfuse.parity.evaluator import Read
+from onnxfuse.parity.operators import EPSILON, attributes
 
 Wide = NDArray[np.float64]
-
-_EPSILON = 1e-5
 
 
 def mean_error(node: onnx.NodeProto, read: Read, unit: float) -> Wide | float:
@@ -31,19 +29,17 @@ def mean_error(node: onnx.NodeProto, read: Read, unit: float) -> Wide | float:
     if kind not in ("GroupNormalization", "InstanceNormalization", "LayerNormalization"):
         return 0.0
     x, scale = (read[name][0] for name in node.input[:2])
-    attributes: dict[str, Any] = {
-        a.name: onnx.helper.get_attribute_value(a) for a in node.attribute
-    }
+    given = attributes(node)
     grouped = x
     if kind == "GroupNormalization":
-        grouped = x.reshape(x.shape[0], attributes["num_groups"], -1)
-    first = attributes.get("axis", -1) % x.ndim if kind == "LayerNormalization" else 2
+        grouped = x.reshape(x.shape[0], given["num_groups"], -1)
+    first = given.get("axis", -1) % x.ndim if kind == "LayerNormalization" else 2
     axes = tuple(range(first, grouped.ndim))
     if not axes or not x.size:
         return 0.0
     mean, variance = grouped.mean(axes, keepdims=True), grouped.var(axes, keepdims=True)
     terms = math.prod(grouped.shape[first:])
-    deviation = np.sqrt(variance + attributes.get("epsilon", _EPSILON))
+    deviation = np.sqrt(variance + given.get("epsilon", EPSILON))
     off = np.broadcast_to(unit * math.sqrt(terms) * np.abs(mean) / deviation, grouped.shape)
     if kind == "LayerNormalization":
         return np.asarray(off * np.abs(scale))

@@ -1,4 +1,4 @@
-"""Which tensor of one model is which of another: by name, or else by value."""
+"""Which tensor of one model is which of another: by value and by name."""
 
 from __future__ import annotations
 
@@ -18,24 +18,21 @@ _NEAR = 3e-2
 """Distance of two sketches below which tensors may be the same; rounding and most errors are far
 below, unrelated tensors at about 1."""
 
+_NAMED = 4
+
 Sketch = NDArray[np.float64]
 
 
-def pair_by_name(first: Evaluator, second: Evaluator) -> dict[str, str]:
-    """Tensors that both models make under one name: name in the second to name in the first."""
-    ours = {name for node in first.graph.node for name in node.output if name}
-    return {
-        name: name for node in second.graph.node for name in node.output if name and name in ours
-    }
-
-
-def pair_by_value(
+def pair(
     first: Evaluator, second: Evaluator, feeds: Mapping[str, Any], renamed: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Tensors that are nearly equal on these inputs: name in the second to name in the first.
+    """Tensors that should be equal: name in the second model to name in the first.
 
-    Random projections tell of a tensor what it is, without keeping it. Each tensor has one
-    counterpart at most, the nearest first.
+    Floating tensors are paired by what they nearly equal on these inputs, the nearest first, each
+    with one other at most; a name in common counts for as much as being `_NAMED` times nearer, so
+    that it decides where only errors tell. (Some tools give the folded Conv the name of the Conv
+    before, and then it is not the tensor of that name.) Other tensors, and floating ones that equal
+    none, are paired by name.
 
     Raises:
         Unevaluated: One of the two cannot be evaluated.
@@ -43,25 +40,31 @@ def pair_by_value(
     ours, theirs = _sketches(first, feeds), _sketches(second, renamed)
     candidates: list[tuple[float, str, str]] = []
     for name, (shape, sketch) in theirs.items():
-        alike = [(other, known) for other, (kind, known) in ours.items() if kind == shape]
         limit = _NEAR * float(np.linalg.norm(sketch))
-        candidates += [
-            (distance, name, other)
-            for other, known in alike
-            if (distance := float(np.linalg.norm(known - sketch))) <= limit
-        ]
+        for other, (kind, known) in ours.items():
+            if kind != shape:
+                continue
+            distance = float(np.linalg.norm(known - sketch))
+            if distance <= limit:
+                candidates.append((distance / (_NAMED if other == name else 1), name, other))
     pairs: dict[str, str] = {}
     taken: set[str] = set()
-    for _, name, other in sorted(candidates, key=lambda candidate: candidate[0]):
+    for _, name, other in sorted(candidates, key=lambda one: (one[0], one[1] != one[2])):
         if name not in pairs and other not in taken:
             pairs[name] = other
             taken.add(other)
+    made = {name for node in first.graph.node for name in node.output if name}
+    for node in second.graph.node:
+        for name in node.output:
+            if name in made and name not in pairs and name not in taken:
+                pairs[name] = name
     return pairs
 
 
 def _sketches(
     model: Evaluator, feeds: Mapping[str, Any]
 ) -> dict[str, tuple[tuple[int, ...], Sketch]]:
+    """Random projections of tensors: they tell of each what it is, without keeping it."""
     found: dict[str, tuple[tuple[int, ...], Sketch]] = {}
 
     def watch(node: onnx.NodeProto, read: Read, name: str, value: Value) -> Value:

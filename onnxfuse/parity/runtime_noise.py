@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnxfuse.graph import bodies
 from onnxfuse.parity.evaluator import Evaluator, Read, Value
 from onnxfuse.parity.normalizations import Wide, mean_error
 from onnxfuse.parity.rounding import move
@@ -36,6 +37,14 @@ value, which may be 1e-10."""
 
 _APPROXIMATION = 4
 """Roundoffs of 1 by which they are off."""
+
+
+_COHERENT = 16
+"""A mean over a nearly constant map adds the same number again and again, which rounds to the same
+side: a sixteenth of n roundoffs, where that is more than sqrt(n)."""
+
+_IN_BODY = 256
+"""Terms that a node with a body is taken for: a chain of sixteen operators."""
 
 
 def rounded_outputs(
@@ -112,7 +121,7 @@ def _fan_in(shape: tuple[int, ...]) -> int:
     return max(shape) if len(shape) == 2 else 1
 
 
-def _terms(node: onnx.NodeProto, read: Read, made: Any) -> int:
+def _terms(node: onnx.NodeProto, read: Read, made: Any) -> float:
     """Terms in the sum behind one element of a node's output, about."""
     operands = [read[name][0] for name in node.input if name]
     shapes: list[tuple[int, ...]] = [v.shape for v in operands if isinstance(v, np.ndarray)]
@@ -121,4 +130,7 @@ def _terms(node: onnx.NodeProto, read: Read, made: Any) -> int:
     if node.op_type in _LAST_AXIS and shapes and shapes[0]:
         return max(1, shapes[0][-1])
     largest = max((math.prod(shape) for shape in shapes), default=1)
-    return max(1, largest // max(int(made.size), 1))
+    terms = max(1, largest // max(int(made.size), 1))
+    if any(bodies(node)):
+        terms = max(terms, _IN_BODY)
+    return max(terms, (terms / _COHERENT) ** 2)

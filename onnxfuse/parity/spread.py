@@ -83,20 +83,29 @@ class Excess:
     channel: int | None = None
 
 
-def excess(error: Spread, explained: Spread, floor: float) -> Excess:
+def typical(spread: Spread, axis: int) -> float:
+    """What is usual in a channel: no more than the whole, and not what a few huge channels have."""
+    values = spread.slices[axis]
+    usual = 4 * float(np.quantile(values, 0.75)) if values.size else 0.0
+    return min(spread.whole, usual) if usual > 0 else spread.whole
+
+
+def excess(error: Spread, explained: Spread, size: Spread, floor: float) -> Excess:
     """An error over what is explained, in each channel and in the whole.
 
-    A channel is allowed what is explained there, and besides what is explained on average: a few
-    numbers may cancel by chance in the explanation of one channel, not in all of them.
+    A channel is allowed what is explained there, and besides what is usual in others: a few numbers
+    may cancel by chance in the explanation of one channel, not in all of them.
 
     Args:
         error: The error.
         explained: What roundings explain.
-        floor: Allowed everywhere.
+        size: Of the tensor.
+        floor: Allowed besides, relative to the size.
     """
-    found = [Excess(_over(error.whole, 2 * explained.whole + floor))]
+    found = [Excess(_over(error.whole, 2 * explained.whole + floor * size.whole))]
     for axis, values in error.slices.items():
-        allowed = explained.slices[axis] + explained.whole + floor
+        allowed = explained.slices[axis] + typical(explained, axis)
+        allowed = allowed + floor * np.maximum(size.slices[axis], typical(size, axis))
         with np.errstate(all="ignore"):
             ratios = np.where(values > 0, values / allowed, 0.0)
         ratios = np.where(np.isnan(ratios), np.where(np.isinf(allowed), 0.0, np.inf), ratios)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxfuse.parity.spread import Spread, Wide, allowed_flips, flips, gap, unequal
+from onnxfuse.parity.spread import Spread, Wide, allowed_flips, flips, gap, typical, unequal
 from onnxfuse.parity.truth import Leaf
 
 SIGMAS = 2
@@ -32,12 +32,14 @@ class Verdict:
         second: The same of the second.
         bound: By how much the second may be further off.
         reason: Why it is wrong; empty where it is not.
+        believed: Whether the truth was believed: not where the first model's run is far from it.
     """
 
     first: float
     second: float
     bound: float
     reason: str = ""
+    believed: bool = True
 
 
 def judge(first: Array, second: Array, truth: Leaf) -> Verdict:
@@ -69,7 +71,8 @@ def _floating(first: Array, second: Array, truth: Leaf) -> Verdict:
     size = Spread.of(np.where(np.isfinite(target), target, 0.0)).whole or 1.0
     least = 4 * float(np.finfo(first.dtype).tiny)
     bound = 2 * SIGMAS * explained.whole + least
-    if not ours.whole <= bound + _ANOTHER * size:
+    believed = ours.whole <= bound + _ANOTHER * size
+    if not believed:
         target = first.astype(np.float64)
         ours, theirs = _distances(target, first, second, np.zeros(first.shape, bool))
     channel = _beyond(ours, theirs, explained, least)
@@ -79,7 +82,7 @@ def _floating(first: Array, second: Array, truth: Leaf) -> Verdict:
         reason = f"it is further from the truth{where} than rounding explains"
         if not np.isfinite(theirs.whole):
             reason = "it has NaN or infinity where it should not"
-    return Verdict(ours.whole / size, theirs.whole / size, bound / size, reason)
+    return Verdict(ours.whole / size, theirs.whole / size, bound / size, reason, believed)
 
 
 def _distances(
@@ -94,7 +97,8 @@ def _distances(
 def _beyond(ours: Spread, theirs: Spread, explained: Spread, least: float) -> int | None:
     """The channel in which the second is further off than explained, by most; or None."""
     for axis, values in theirs.slices.items():
-        limit = ours.slices[axis] + SIGMAS * (explained.slices[axis] + explained.whole) + least
+        rounded = explained.slices[axis] + typical(explained, axis)
+        limit = ours.slices[axis] + SIGMAS * rounded + least
         with np.errstate(all="ignore"):
             over = np.where(values <= limit, 0.0, values / limit)
         if over.any():

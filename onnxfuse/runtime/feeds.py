@@ -17,6 +17,9 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 UNKNOWN_RANK = (1, 8)
 _INTEGERS = {"random": 100, "tiny": 2}
 """Integers below these are drawn: they suit most embeddings, and then every index."""
+_SHAPE_LENGTH = 8
+"""A vector of a fixed length up to this may be a shape, or repeats: integers from 1 to 3."""
+
 _WORDS = ("a", "onnx", "The quick brown fox", "", "42", "Grüße")
 
 
@@ -50,14 +53,19 @@ def _value(
     shape = UNKNOWN_RANK if given.shape is None else given.shape
     extents = [extent if isinstance(extent, int) else sizes[extent] for extent in shape]
     try:
-        return np.asarray(_fill(given.dtype, extents, kind, rng), given.dtype)
+        fixed = all(isinstance(extent, int) for extent in shape)
+        return np.asarray(_fill(given.dtype, extents, kind, rng, fixed), given.dtype)
     except (MemoryError, ValueError) as error:
         shown = "x".join(map(str, extents))
         raise ModelError(f"input {given.name!r} of {shown} is too large") from error
 
 
 def _fill(
-    dtype: np.dtype[Any], shape: Sequence[int], kind: Kind, rng: np.random.Generator
+    dtype: np.dtype[Any],
+    shape: Sequence[int],
+    kind: Kind,
+    rng: np.random.Generator,
+    fixed: bool,
 ) -> np.ndarray[Any, Any]:
     if dtype.kind == "O":
         return np.array(_WORDS, object)[rng.integers(0, len(_WORDS), shape)]
@@ -68,6 +76,8 @@ def _fill(
     if dtype.kind in "iu":
         if kind == "constant":
             return np.ones(shape, dtype)
+        if len(shape) == 1 and fixed and shape[0] <= _SHAPE_LENGTH:
+            return rng.integers(1, 4, shape).astype(dtype)
         top = 256 if dtype == np.uint8 and kind != "tiny" else _INTEGERS.get(kind, 100)
         return rng.integers(0, top, shape).astype(dtype)
     if kind == "constant":

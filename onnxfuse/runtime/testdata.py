@@ -64,7 +64,9 @@ def _from_npz(path: Path, inputs: Sequence[Input]) -> Feeds:
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {one_line(error)}") from error
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path}: not an .npz of plain arrays: {one_line(error)}") from error
+        raise ModelError(
+            f"{path}: not an .npz of plain arrays, as numpy.savez writes it"
+        ) from error
     names = [given.name for given in inputs]
     if not set(names) & set(arrays) and len(arrays) == len(names):
         return dict(zip(names, arrays.values(), strict=True))

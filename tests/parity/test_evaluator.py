@@ -200,4 +200,4 @@ def test_random_operators_are_found_in_bodies_too():
             >
         }"""
     )
-    assert random_operator(model.graph) == "RandomNormal"
+    assert random_operator(model) == "RandomNormal"

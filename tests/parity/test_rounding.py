@@ -75,11 +75,21 @@ def test_excess_names_the_channel_that_stands_out():
     error = np.zeros((1, 8, 5, 5))
     error[:, 3] = 1e-3
     noise = Spread.of(np.full(error.shape, 1e-5))
-    found = excess(Spread.of(error), noise, 0.0)
+    ones = Spread.of(np.ones(error.shape))
+    found = excess(Spread.of(error), noise, ones, 0.0)
     assert found.channel == 3
     assert found.ratio == pytest.approx(50, rel=1e-3)
-    assert excess(noise, noise, 0.0).ratio == pytest.approx(0.5)
-    assert excess(Spread.of(np.zeros((2, 2))), Spread.of(np.zeros((2, 2))), 0.0).ratio == 0
+    assert excess(noise, noise, ones, 0.0).ratio == pytest.approx(0.5)
+    zeros = Spread.of(np.zeros((2, 2)))
+    assert excess(zeros, zeros, zeros, 0.0).ratio == 0
+
+
+def test_a_huge_channel_does_not_hide_the_others():
+    noise, error = np.full((1, 8, 5, 5), 1e-7), np.zeros((1, 8, 5, 5))
+    noise[:, 0], error[:, 3] = 1e-1, 1e-5
+    found = excess(Spread.of(error), Spread.of(noise), Spread.of(noise * 1e6), 2.0**-23)
+    assert found.channel == 3
+    assert found.ratio > 10
 
 
 def test_gap_of_what_is_not_finite():
