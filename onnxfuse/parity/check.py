@@ -18,7 +18,7 @@ from onnxfuse.fold import Fold
 from onnxfuse.parity.bisect import Bisection, Exposed, Runner
 from onnxfuse.parity.cases import Case, find_cases
 from onnxfuse.parity.closeness import closeness
-from onnxfuse.parity.evaluator import Evaluator, Unevaluated, Value, random_operator
+from onnxfuse.parity.evaluator import Evaluator, Unevaluated, Value, has_steps, random_operator
 from onnxfuse.parity.interface import match
 from onnxfuse.parity.meaning import Compared, compare
 from onnxfuse.parity.pairing import pair
@@ -118,6 +118,7 @@ class _Check:
             if operator is not None:
                 raise ModelError(f"{loaded.name}: {operator} gives other numbers at every run")
         self.interface = match(self.first, self.second)
+        self.steps = has_steps(self.first.source.model)
         for name, fixed in self.interface.sizes.items():
             if sizes.get(name, fixed) != fixed:
                 raise ModelError(
@@ -266,7 +267,7 @@ class _Check:
                 continue
             for label, array in ours.items():
                 target = targets.get(label) or expected([label], [(array,)])[label]
-                verdict = judge(array, theirs[label], target)
+                verdict = judge(array, theirs[label], target, steps=self.steps)
                 if not verdict.believed:
                     self.disbelieved.add(label)
                 found.append(_parity(provider, case, label, array, theirs[label], verdict))

@@ -41,6 +41,16 @@ _RANDOM = frozenset(
 )
 
 
+_STEPS = frozenset(
+    {
+        *("ArgMax", "ArgMin", "Ceil", "ConvInteger", "DynamicQuantizeLinear", "Equal", "Floor"),
+        *("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "MatMulInteger", "Mod", "NonZero"),
+        *("NonMaxSuppression", "QLinearConv", "QLinearMatMul", "QuantizeLinear", "Round", "Sign"),
+        "TopK",
+    }
+)
+
+
 class Unevaluated(OnnxfuseError):  # noqa: N818 - named for what it is about
     """A model, or what it makes of its inputs, that cannot be evaluated in float64."""
 
@@ -167,13 +177,20 @@ class Evaluator:
 
 def random_operator(model: onnx.ModelProto) -> str | None:
     """An operator of a model, its bodies and functions, that draws random numbers; or None."""
+    return next((str(n.op_type) for n in _all_nodes(model) if n.op_type in _RANDOM), None)
+
+
+def has_steps(model: onnx.ModelProto) -> bool:
+    """True where an operator turns small differences of floats into whole steps."""
+    return any(node.op_type in _STEPS for node in _all_nodes(model))
+
+
+def _all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     pending = [*model.graph.node, *(node for function in model.functions for node in function.node)]
     while pending:
         node = pending.pop()
-        if node.op_type in _RANDOM:
-            return str(node.op_type)
+        yield node
         pending += [inner for body in bodies(node) for inner in body.node]
-    return None
 
 
 def _reads(node: onnx.NodeProto) -> tuple[str, ...]:

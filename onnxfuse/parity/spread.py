@@ -15,8 +15,8 @@ _FLIPPED = 0.25
 """Elements that no draw moved, over those that some draw moved: near a threshold a draw misses an
 element that flips in one case of four."""
 
-_RARE = 1e-3
-"""Share of elements computed from rounded numbers that may flip where no draw shows it."""
+_MANY = 100
+"""From so many elements computed from rounded numbers on, one may flip where no draw shows it."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def flips(different: NDArray[np.bool_], moved: NDArray[np.bool_], computed: bool
 
 def allowed_flips(moved: NDArray[np.bool_], computed: bool) -> float:
     """How many elements may differ beside those that some draw moved; see `flips`."""
-    return _FLIPPED * int(moved.sum()) + (_RARE * moved.size if computed else 0.0)
+    return _FLIPPED * int(moved.sum()) + (computed and moved.size >= _MANY)
 
 
 def unequal(value: Any, other: Any) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,13 +43,15 @@ class Verdict:
     believed: bool = True
 
 
-def judge(first: Array, second: Array, truth: Leaf) -> Verdict:
+def judge(first: Array, second: Array, truth: Leaf, *, steps: bool = False) -> Verdict:
     """Holds both outputs against the truth.
 
     Args:
         first: The first model's.
         second: The second's.
         truth: What they should be.
+        steps: Whether an operator before rounds to steps, such as QuantizeLinear: then elements may
+            be off by a whole step where no draw shows one.
     """
     if second.shape != first.shape:
         reason = f"its shape is {_shape(second)} and not {_shape(first)}"
@@ -57,10 +60,10 @@ def judge(first: Array, second: Array, truth: Leaf) -> Verdict:
         return Verdict(np.nan, np.nan, 0.0, f"its type is {second.dtype} and not {first.dtype}")
     if first.dtype.kind != "f" or truth.value.dtype.kind != "f" or truth.value.shape != first.shape:
         return _exact(first, second, truth)
-    return _floating(first, second, truth)
+    return _floating(first, second, truth, steps)
 
 
-def _floating(first: Array, second: Array, truth: Leaf) -> Verdict:
+def _floating(first: Array, second: Array, truth: Leaf, steps: bool) -> Verdict:
     target = truth.value
     skipped = _overflowing(target, first, second)
     ours, theirs = _distances(target, first, second, skipped)
@@ -70,12 +73,14 @@ def _floating(first: Array, second: Array, truth: Leaf) -> Verdict:
     explained = Spread.largest(noise) if noise else Spread.of(np.zeros(first.shape))
     size = Spread.of(np.where(np.isfinite(target), target, 0.0)).whole or 1.0
     least = 4 * float(np.finfo(first.dtype).tiny)
-    bound = 2 * SIGMAS * explained.whole + least
+    step = max((float(np.abs(one[np.isfinite(one)]).max(initial=0.0)) for one in gaps), default=0.0)
+    step = step if steps else 0.0
+    bound = 2 * SIGMAS * explained.whole + least + step * _stepping(first.size)
     believed = ours.whole <= bound + _ANOTHER * size
     if not believed:
         target = first.astype(np.float64)
         ours, theirs = _distances(target, first, second, np.zeros(first.shape, bool))
-    channel = _beyond(ours, theirs, explained, least)
+    channel = _beyond(ours, theirs, explained, least, step, first.shape)
     reason = ""
     if not theirs.whole <= ours.whole + bound or channel is not None:
         where = "" if channel is None else f" in channel {channel}"
@@ -94,11 +99,24 @@ def _distances(
     return ours, theirs
 
 
-def _beyond(ours: Spread, theirs: Spread, explained: Spread, least: float) -> int | None:
+def _stepping(elements: int) -> float:
+    """Root mean square of elements of which one, or one in a hundred, is 1 and the others are 0."""
+    return max(elements**-0.5, 0.1) if elements else 0.0
+
+
+def _beyond(
+    ours: Spread,
+    theirs: Spread,
+    explained: Spread,
+    least: float,
+    step: float,
+    shape: tuple[int, ...],
+) -> int | None:
     """The channel in which the second is further off than explained, by most; or None."""
     for axis, values in theirs.slices.items():
         rounded = explained.slices[axis] + typical(explained, axis)
-        limit = ours.slices[axis] + SIGMAS * rounded + least
+        apart = step * _stepping(math.prod(shape) // max(shape[axis], 1))
+        limit = ours.slices[axis] + SIGMAS * rounded + least + apart
         with np.errstate(all="ignore"):
             over = np.where(values <= limit, 0.0, values / limit)
         if over.any():
