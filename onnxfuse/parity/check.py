@@ -176,24 +176,25 @@ class _Check:
         try:
             second = Evaluator(self.second.source)
             self._compare_meanings(first, second, [case for case in evaluated if case.generic])
-            truths = [
-                with_draws_of(truth, self._second_rounded(second, case))
-                for case, truth in zip(evaluated, truths, strict=True)
-            ]
         except Unevaluated as reason:
             self.meanings.clear()
             self.notes.append(
                 f"{self.second.name} cannot be evaluated in float64, and is judged as it runs, "
                 f"which tells only larger errors from rounding: {reason}"
             )
-        return evaluated, truths
+            return evaluated, truths
+        both = zip(evaluated, truths, strict=True)
+        return evaluated, [self._with_roundings_of(second, case, truth) for case, truth in both]
 
-    def _second_rounded(self, second: Evaluator, case: Case) -> list[Value]:
-        """The second model's outputs when all operators round, in the first's order."""
+    def _with_roundings_of(self, second: Evaluator, case: Case, truth: list[Value]) -> list[Value]:
+        """The truth, with what the second model's operators round too, where that is known."""
         self.tell(f"roundings, {case.label}")
-        made = rounded_outputs(second, self.interface.renamed(case.feeds), self.unit)
+        try:
+            made = rounded_outputs(second, self.interface.renamed(case.feeds), self.unit)
+        except Unevaluated:  # a shape that it cannot take: the runs will say so
+            return truth
         by_name = dict(zip(second.outputs, made, strict=True))
-        return [by_name[theirs] for _, theirs in self.interface.outputs]
+        return with_draws_of(truth, [by_name[theirs] for _, theirs in self.interface.outputs])
 
     def _compare_meanings(self, first: Evaluator, second: Evaluator, cases: Sequence[Case]) -> None:
         double = coarsest_type(self.first.source.model) == "float64"
