@@ -138,6 +138,7 @@ def test_it_asks_for_nothing_and_breaks_no_rule(browser, pages, kind):
     assert requests(browser) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_text_stands_out_from_its_ground(browser, pages, kind, scheme):
@@ -153,6 +154,7 @@ def ground(picture):
     return np.array((*divmod(most >> 8, 1 << 8), most & 255)), 1 - counts[most] / counts.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
 @pytest.mark.parametrize("kind", ["optimize", "differ", "bench"])
@@ -242,6 +244,7 @@ def test_paper_shows_what_is_closed(browser, pages):
     browser.media(media="")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
 def test_two_thousand_nodes(browser, pages, width):
     assert browser.open(pages["large"], width) < SECONDS
