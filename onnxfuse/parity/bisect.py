@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx
 
 from onnxfuse.fold import Fold
-from onnxfuse.graph import bodies, names_read
-from onnxfuse.parity.evaluator import Evaluator, Value
-from onnxfuse.parity.interface import Interface
+from onnxfuse.parity.counterparts import Counterparts, behind
+from onnxfuse.parity.evaluator import Value
 from onnxfuse.parity.meaning import Compared
 from onnxfuse.parity.result import Divergence
 from onnxfuse.parity.runtime_noise import rounded_outputs
@@ -60,36 +59,41 @@ class Runner:
 
 @dataclass(frozen=True)
 class Bisection:
-    """Two models, and what is known of their tensors.
+    """Where two models part.
 
     Attributes:
-        first: The model that is right.
-        second: The model in question.
-        pairs: Name in the second to name in the first.
-        interface: Their inputs and outputs.
+        both: The two models, and which of their tensors should be equal.
         folds: The folds that the second came about by, if it was folded here.
     """
 
-    first: Evaluator
-    second: Evaluator
-    pairs: Mapping[str, str]
-    interface: Interface
+    both: Counterparts
     folds: Sequence[Fold] = ()
 
-    def in_float64(self, compared: Compared, inputs: str) -> Divergence | None:
+    def in_float64(self, compared: Compared, feeds: Feeds, inputs: str) -> Divergence | None:
         """Where the two part in float64; None where they do not.
 
         That is the first of those tensors from which a wrong output or a small error comes, no
-        tensor in between being right again.
+        tensor in between being right again. One that was paired by its value is passed over where
+        what follows contradicts that.
+
+        Args:
+            compared: What they are for these inputs.
+            feeds: Inputs, by the first's names.
+            inputs: The inputs in words.
         """
-        outputs = zip(self.interface.outputs, compared.outputs, strict=True)
-        wrong = {theirs: off for (_, theirs), off in outputs if off.ratio > 1}
-        known = {**compared.other, **compared.apart, **wrong}
-        reached = self._back_from({*wrong, *compared.apart}, known)
-        for name in self._in_order(reached):
-            if name in known:
-                return self._divergence(name, known[name], inputs, "float64")
-        return None
+        both = self.both
+        off = both.off(compared)
+        starts = {name for name in off if name in compared.apart or name in both.outputs}
+        right = both.pairs.keys() - off.keys()
+        reached, _ = behind(both.second.graph, starts, right.__contains__)
+        name = next((name for name in self._in_order(reached) if name in off), None)
+        if name is None:
+            return None
+        if both.is_guess(name) and both.is_contradicted(name, compared, feeds):
+            without = both.without(name)
+            again = replace(self, both=without)
+            return again.in_float64(without.compared(feeds), feeds, inputs)
+        return self._divergence(name, off[name], inputs, "float64")
 
     def on_provider(
         self, runner: Runner, feeds: Feeds, unit: float, inputs: str, provider: str
@@ -105,22 +109,23 @@ class Bisection:
             inputs: The inputs in words.
             provider: The provider, as users name it.
         """
+        pairs = self.both.pairs
         theirs = [
             name
-            for name in self._in_order(self.pairs)
-            if name in runner.second.made and self.pairs[name] in runner.first.made
+            for name in self._in_order(pairs)
+            if name in runner.second.made and pairs[name] in runner.first.made
         ]
         truth: dict[str, Value] = {}
-        wanted = set(self.pairs.values())
+        wanted = set(pairs.values())
 
         def keep(name: str, value: Value) -> None:
             if name in wanted:
                 truth[name] = value
 
-        rounded_outputs(self.first, feeds, unit, keep)
-        ours = [self.pairs[name] for name in theirs]
+        rounded_outputs(self.both.first, feeds, unit, keep)
+        ours = [pairs[name] for name in theirs]
         left = runner.first.run(feeds, ours)
-        right = runner.second.run(self.interface.renamed(feeds), theirs)
+        right = runner.second.run(self.both.interface.renamed(feeds), theirs)
         for name, ours_name, a, b in zip(theirs, ours, left, right, strict=True):
             if ours_name not in truth:
                 continue
@@ -135,61 +140,34 @@ class Bisection:
                     return self._divergence(name, Excess(ratio), inputs, provider)
         return None
 
-    def _back_from(self, starts: Iterable[str], known: Mapping[str, Excess]) -> set[str]:
-        """Tensors of the second model that lead to these, up to those that are right."""
-        makers = {out: node for node in self.second.graph.node for out in node.output if out}
-        reached: set[str] = set()
-        pending = list(starts)
-        while pending:
-            name = pending.pop()
-            right = name in self.pairs and name not in known
-            if name in reached or right or name not in makers:
-                continue
-            reached.add(name)
-            pending.extend(_read(makers[name]))
-        return reached
-
     def _in_order(self, names: Iterable[str]) -> list[str]:
         wanted = set(names)
-        return [name for node in self.second.graph.node for name in node.output if name in wanted]
+        nodes = self.both.second.graph.node
+        return [name for node in nodes for name in node.output if name in wanted]
 
     def _divergence(self, name: str, off: Excess, inputs: str, provider: str) -> Divergence:
-        maker = next(node for node in self.second.graph.node if name in node.output)
+        maker = next(node for node in self.both.second.graph.node if name in node.output)
         fold = next((fold for fold in self.folds if fold.target == name), None)
         return Divergence(
             tensor=name,
             made_by=f"{maker.op_type} {maker.name or name!r}",
-            replaced=fold.replaced if fold else self._replaced(name, maker),
+            replaced=fold.replaced if fold else self._replaced(name),
             fold=fold,
             channel=off.channel,
             error=off.ratio,
             inputs=inputs,
             provider=provider,
-            counterpart=self._counterpart(name),
+            counterpart=self.both.of(name),
         )
 
-    def _counterpart(self, name: str) -> str:
-        outputs = {theirs: ours for ours, theirs in self.interface.outputs}
-        return self.pairs.get(name) or outputs.get(name, "")
-
-    def _replaced(self, name: str, maker: onnx.NodeProto) -> tuple[tuple[str, str], ...]:
-        """The first model's nodes between a node's inputs and its output."""
-        target = self._counterpart(name)
-        ends = {self.pairs[read] for read in maker.input if read in self.pairs}
-        makers = {out: node for node in self.first.graph.node for out in node.output if out}
-        found: set[str] = set()
-        pending = [target] if target else []
-        while pending:
-            tensor = pending.pop()
-            if tensor in makers and tensor not in found and tensor not in ends:
-                found.add(tensor)
-                pending.extend(_read(makers[tensor]))
+    def _replaced(self, name: str) -> tuple[tuple[str, str], ...]:
+        """The first model's nodes between this tensor and the paired ones that it comes from."""
+        both, target = self.both, self.both.of(name)
+        _, read = behind(both.second.graph, [name], both.pairs.__contains__)
+        ends = {both.pairs[end] for end in read}
+        found, _ = behind(both.first.graph, [target], ends.__contains__)
         return tuple(
             (node.name or node.output[0], node.op_type)
-            for node in self.first.graph.node
+            for node in both.first.graph.node
             if found.intersection(node.output)
         )
-
-
-def _read(node: onnx.NodeProto) -> list[str]:
-    return [*node.input, *(name for body in bodies(node) for name in names_read(body))]

@@ -18,9 +18,10 @@ from onnxfuse.fold import Fold
 from onnxfuse.parity.bisect import Bisection, Exposed, Runner
 from onnxfuse.parity.cases import Case, find_cases
 from onnxfuse.parity.closeness import closeness
+from onnxfuse.parity.counterparts import Counterparts
 from onnxfuse.parity.evaluator import Evaluator, Unevaluated, Value, has_steps, random_operator
 from onnxfuse.parity.interface import match
-from onnxfuse.parity.meaning import Compared, compare
+from onnxfuse.parity.meaning import Compared
 from onnxfuse.parity.pairing import pair
 from onnxfuse.parity.result import CheckResult, Divergence, Meaning, OutputParity
 from onnxfuse.parity.rounding import coarsest_type, roundoff
@@ -202,13 +203,14 @@ class _Check:
             return
         feeds = cases[0].feeds
         pairs = pair(first, second, feeds, self.interface.renamed(feeds))
-        self.bisection = Bisection(first, second, pairs, self.interface, self.folds)
+        both = Counterparts(first, second, self.interface, pairs, double)
         for case in cases:
             self.tell(f"both in float64, {case.label}")
-            compared = compare(first, second, self.interface, case.feeds, pairs, double=double)
+            both, compared = both.settled(both.compared(case.feeds), case.feeds)
+            self.bisection = Bisection(both, self.folds)
             self._note(compared, case)
             if self.bisect and self.divergence is None and not compared.agrees:
-                self.divergence = self.bisection.in_float64(compared, case.label)
+                self.divergence = self.bisection.in_float64(compared, case.feeds, case.label)
 
     def _note(self, compared: Compared, case: Case) -> None:
         """Keeps what a comparison in float64 found."""

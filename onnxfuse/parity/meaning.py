@@ -70,6 +70,7 @@ def compare(
     pairs: Mapping[str, str],
     *,
     double: bool = False,
+    mended: str = "",
 ) -> Compared:
     """Evaluates both models and compares them.
 
@@ -80,6 +81,7 @@ def compare(
         feeds: Inputs, by the first's names.
         pairs: Name in the second model to name in the first, of tensors that should be equal.
         double: Whether the models compute in float64.
+        mended: A tensor of the second model that gets its counterpart's value though it differs.
 
     Raises:
         Unevaluated: One of the two cannot be evaluated.
@@ -88,7 +90,7 @@ def compare(
     truth = first.run(feeds, draws=DRAWS, move=roundings, watch=states.watch)
     result = Compared()
     floor = _FLOOR_DOUBLE if double else _FLOOR
-    follower = _Second(pairs, states, floor, result)
+    follower = _Second(pairs, states, floor, mended, result)
     ends = second.run(interface.renamed(feeds), draws=DRAWS, move=roundings, watch=follower.watch)
     values = dict(zip(first.outputs, truth, strict=True))
     made = dict(zip(second.outputs, ends, strict=True))
@@ -125,9 +127,15 @@ class _Second:
     """The second model's tensors, each against its counterpart."""
 
     def __init__(
-        self, pairs: Mapping[str, str], first: _First, floor: float, result: Compared
+        self,
+        pairs: Mapping[str, str],
+        first: _First,
+        floor: float,
+        mended: str,
+        result: Compared,
     ) -> None:
-        self.pairs, self.first, self.floor, self.result = pairs, first, floor, result
+        self.pairs, self.first, self.floor = pairs, first, floor
+        self.mended, self.result = mended, result
         self.found: dict[str, Excess] = {}
 
     def watch(self, node: onnx.NodeProto, read: Read, name: str, value: Value) -> Value:
@@ -144,7 +152,7 @@ class _Second:
         almost = _almost(value[0], expected, limit)
         found = self.result.apart if almost else self.result.other
         found[name] = off
-        return value
+        return (expected,) if name == self.mended else value
 
     def measured(self, value: Value, expected: Any, noise: Any, computed: bool) -> Excess:
         """A tensor of the second model against what it should be."""
