@@ -73,8 +73,8 @@ class Bisection:
         """Where the two part in float64; None where they do not.
 
         That is the first of those tensors from which a wrong output or a small error comes, no
-        tensor in between being right again. One that was paired by its value is passed over where
-        what follows contradicts that.
+        tensor in between being right again. One whose pair is contradicted by what follows is
+        passed over.
 
         Args:
             compared: What they are for these inputs.
@@ -89,7 +89,7 @@ class Bisection:
         name = next((name for name in self._in_order(reached) if name in off), None)
         if name is None:
             return None
-        if both.is_guess(name) and both.is_contradicted(name, compared, feeds):
+        if name in both.pairs and both.is_contradicted(name, compared, feeds):
             without = both.without(name)
             again = replace(self, both=without)
             return again.in_float64(without.compared(feeds), feeds, inputs)

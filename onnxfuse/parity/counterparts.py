@@ -14,17 +14,17 @@ from onnxfuse.parity.meaning import Compared, compare
 from onnxfuse.parity.spread import Excess
 from onnxfuse.runtime import Feeds
 
-_NEARER = 0.9
+_FURTHER = 1.1
 
 
 @dataclass(frozen=True)
 class Counterparts:
     """Two models whose tensors are paired.
 
-    A pair of two names is a guess: the tensors were nearly equal on some inputs. They may have been
-    by chance, as a Conv behind which another small shift is left to do than in the first model.
-    Such a pair is contradicted when what follows is right with the second's own value, or no
-    further off, and wrong with the first's.
+    A pair is a guess: the tensors were nearly equal on some inputs, or have the same name. They may
+    be so by chance, as a Conv behind which another small shift is left to do than in the first
+    model, or tensors that an exporter has numbered. A pair is contradicted when what follows is
+    right with the second's own value, or nearer to it, than with the first's.
 
     Attributes:
         first: The model that is right.
@@ -58,17 +58,13 @@ class Counterparts:
         )
 
     def settled(self, compared: Compared, feeds: Feeds) -> tuple[Counterparts, Compared]:
-        """The same without guesses that are contradicted, where the verdict hangs on them."""
-        guesses = [name for name in compared.apart if self.is_guess(name)]
+        """The same without pairs that are contradicted, where the verdict hangs on them."""
+        name = next(iter(compared.apart), "")
         wrong = any(output.ratio > 1 for output in compared.outputs)
-        if wrong or len(guesses) < len(compared.apart):
+        if wrong or not name or not self.is_contradicted(name, compared, feeds):
             return self, compared
-        for name in guesses:
-            if not self.is_contradicted(name, compared, feeds):
-                break
-            without = self.without(name)
-            return without.settled(without.compared(feeds), feeds)
-        return self, compared
+        without = self.without(name)
+        return without.settled(without.compared(feeds), feeds)
 
     def without(self, name: str) -> Counterparts:
         """The same without this pair, named as in the second model."""
@@ -79,15 +75,11 @@ class Counterparts:
         """What a tensor of the second model is called in the first; empty where it is in none."""
         return self.pairs.get(name) or self.outputs.get(name, "")
 
-    def is_guess(self, name: str) -> bool:
-        """True for a tensor of the second model that was paired by nothing but its value."""
-        return self.of(name) not in (name, self.outputs.get(name))
-
     def is_contradicted(self, name: str, compared: Compared, feeds: Feeds) -> bool:
-        """True when the tensors that come next are no nearer to right once this one is."""
+        """True when a tensor that comes next is wrong, or further off, once this one is right."""
         off, mended = self.off(compared), self.off(self.compared(feeds, name))
         return any(
-            follower not in off or mended[follower].ratio > _NEARER * off[follower].ratio
+            follower not in off or mended[follower].ratio > _FURTHER * off[follower].ratio
             for follower in self._next(name)
             if follower in mended
         )

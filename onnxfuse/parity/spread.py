@@ -18,6 +18,10 @@ element that flips in one case of four."""
 _MANY = 100
 """From so many elements computed from rounded numbers on, one may flip where no draw shows it."""
 
+_SUMMED = 4
+"""By how many floors a channel may be off besides: a bias that was summed up in float32 over a
+thousand inputs, which cancel, was off by eleven roundoffs of what the channel holds."""
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -94,7 +98,9 @@ def excess(error: Spread, explained: Spread, size: Spread, floor: float) -> Exce
     """An error over what is explained, in each channel and in the whole.
 
     A channel is allowed what is explained there, and besides what is usual in others: a few numbers
-    may cancel by chance in the explanation of one channel, not in all of them.
+    may cancel by chance in the explanation of one channel, not in all of them. It is also allowed
+    `_SUMMED` times the floor, for a bias that a tool summed up in the model's own type; such errors
+    are of either sign, and small in the whole.
 
     Args:
         error: The error.
@@ -105,7 +111,8 @@ def excess(error: Spread, explained: Spread, size: Spread, floor: float) -> Exce
     found = [Excess(_over(error.whole, 2 * explained.whole + floor * size.whole))]
     for axis, values in error.slices.items():
         allowed = explained.slices[axis] + typical(explained, axis)
-        allowed = allowed + floor * np.maximum(size.slices[axis], typical(size, axis))
+        usual = np.maximum(size.slices[axis], typical(size, axis))
+        allowed = allowed + _SUMMED * floor * usual
         with np.errstate(all="ignore"):
             ratios = np.where(values > 0, values / allowed, 0.0)
         ratios = np.where(np.isnan(ratios), np.where(np.isinf(allowed), 0.0, np.inf), ratios)
