@@ -35,6 +35,7 @@ class Fold:
         after: How each of those in their place is.
         formula: The map, in words and shapes.
         certificate: The proof.
+        flushed: How many subnormal numbers of the folded weight were set to zero.
     """
 
     target: str
@@ -45,6 +46,7 @@ class Fold:
     after: tuple[Wiring, ...] = field(repr=False)
     formula: str
     certificate: Certificate
+    flushed: int = 0
 
 
 @dataclass
@@ -123,7 +125,7 @@ def _fold(regions: Regions, target: str, candidate: Candidate, outcome: Outcome)
         graph.alias(target, source)
     else:
         graph.replace(target, lowered.nodes or _identity(graph, source, target))
-    for name, value in rounded.items():
+    for name, value in rounded.constants.items():
         graph.add_constant(name, value)
     outcome.folds.append(
         Fold(
@@ -135,6 +137,7 @@ def _fold(regions: Regions, target: str, candidate: Candidate, outcome: Outcome)
             after=tuple(wiring(graph, node) for node in lowered.nodes),
             formula=describe(lowered),
             certificate=certificate,
+            flushed=rounded.flushed,
         )
     )
 

@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from onnxfuse.affine import Refusal, Term
 from onnxfuse.graph import Array
 from onnxfuse.lower import Lowered
 
+_SLOW = 2.0**-126
+"""The smallest normal number of float32 and bfloat16. Below it processors take a hundred times as
+long; what is subnormal in float16 is normal in the float32 that they compute in."""
 
-def round_constants(lowered: Lowered, elem_type: int) -> dict[str, Array] | Refusal:
+
+@dataclass(frozen=True)
+class Rounded:
+    """The constants of a fold in the model's own type.
+
+    Attributes:
+        constants: By name.
+        flushed: How many subnormal numbers among them were set to zero.
+    """
+
+    constants: Mapping[str, Array]
+    flushed: int = 0
+
+
+def round_constants(lowered: Lowered, elem_type: int) -> Rounded | Refusal:
     """The constants of a fold in the tensor's type.
 
     1. They are finite, before and after.
     2. No output channel loses its digits to underflow: its largest entry, or its bias, is a normal
        number. What is subnormal beside that is off by less than its rounding.
+    3. Subnormal numbers become zero where they are less than the rounding of every output channel's
+       largest entry, and of the constant's: processors are slow with them.
 
     Args:
         lowered: The fold, its constants in float64.
@@ -30,16 +53,42 @@ def round_constants(lowered: Lowered, elem_type: int) -> dict[str, Array] | Refu
             if not np.all(np.isfinite(value)):
                 return Refusal("its weights are not finite")
             return Refusal(f"the folded weight, up to {np.abs(value).max():.4g}, overflows {dtype}")
-    if rounded and _underflows(lowered.term, dtype):
+    if not rounded:
+        return Rounded(rounded)
+    roundoff, smallest = _precision(dtype)
+    largest = _largest(lowered.term)
+    if np.any((largest > 0) & (largest < smallest)):
         return Refusal(f"the folded weight underflows {dtype}")
-    return rounded
+    if smallest > _SLOW:
+        return Rounded(rounded)
+    weakest = float(np.min(largest, where=largest > 0, initial=np.inf))
+    return _flushed(rounded, smallest, roundoff * weakest, roundoff)
 
 
-def _underflows(term: Term, dtype: np.dtype[np.generic]) -> bool:
+def _flushed(
+    constants: dict[str, Array], smallest: float, limit: float, roundoff: float
+) -> Rounded:
+    """The constants with zero in the place of subnormal numbers below the limit."""
+    count = 0
+    for name, value in constants.items():
+        sizes = np.abs(value.astype(np.float64))
+        limits = (smallest, limit, roundoff * float(sizes.max(initial=0.0)))
+        tiny = (sizes > 0) & (sizes < min(limits))
+        if tiny.any():
+            count += int(tiny.sum())
+            constants[name] = np.where(tiny, value.dtype.type(0), value)
+    return Rounded(constants, count)
+
+
+def _precision(dtype: np.dtype[np.generic]) -> tuple[float, float]:
+    """The largest relative error of a rounding, and the smallest normal number."""
     one = np.ones(1, dtype)
     digits = float(np.nextafter(one, one + one)[0]) - 1.0
-    smallest = float(np.nextafter(np.zeros(1, dtype), one)[0]) / digits
+    return digits / 2, float(np.nextafter(np.zeros(1, dtype), one)[0]) / digits
+
+
+def _largest(term: Term) -> NDArray[np.float64]:
+    """Of every output channel the largest entry of its weight and bias, of shape (C_out,)."""
     rows = term.weight.reshape(term.out_channels, -1)
     largest = np.maximum(rows.max(axis=1), -rows.min(axis=1))
-    largest = np.maximum(largest, np.abs(term.bias))
-    return bool(np.any((largest > 0) & (largest < smallest)))
+    return np.asarray(np.maximum(largest, np.abs(term.bias)), np.float64)

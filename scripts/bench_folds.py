@@ -23,7 +23,7 @@ from onnxfuse.lower import lower
 from onnxfuse.options import components
 from onnxfuse.plan import cover
 from onnxfuse.regions import find_regions
-from onnxfuse.rounding import round_constants
+from onnxfuse.rounding import Rounded, round_constants
 from onnxfuse.shapes import infer_types
 
 SIZES = (14, 56)
@@ -68,8 +68,8 @@ def folded(model: onnx.ModelProto) -> tuple[onnx.ModelProto, float, bool] | None
     kept = sum(component.options[name][0].cost for name in component.order)
     lowered = lower(graph, candidate.term, candidate.view, "x", "y")
     rounded = round_constants(lowered, TensorProto.FLOAT)
-    assert isinstance(rounded, dict)
-    for name, value in rounded.items():
+    assert isinstance(rounded, Rounded)
+    for name, value in rounded.constants.items():
         graph.add_constant(name, value)
     graph.replace("y", lowered.nodes)
     graph.commit()

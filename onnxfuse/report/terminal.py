@@ -38,6 +38,9 @@ def show(console: Console, report: Report, model: Path, output: Path | None) -> 
     count = f"{len(report.folds)} fold{'s' * (len(report.folds) > 1)}"
     made = f"{count}, each certified in float64 (largest difference {worst:.1e})"
     console.print(made if report.folds else "nothing to fold")
+    flushed = sum(fold.flushed for fold in report.folds)
+    if flushed:
+        console.print(f"{flushed:,} denormal numbers of folded weights set to zero")
     target = f"{escape(str(model))} -> {escape(str(output))}" if output else escape(str(model))
     console.print(target, soft_wrap=True)
 

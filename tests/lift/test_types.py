@@ -216,3 +216,54 @@ def test_folds_each_part_in_its_own_type():
     folded = optimized(b.model(b.op("Cast", y, to=TensorProto.FLOAT)), *SIZES)
     assert folded.ops == {"Gemm": 1, "Cast": 2, "MatMul": 1}
     assert types_of(folded.model) == {TensorProto.FLOAT, TensorProto.DOUBLE}
+
+
+def with_small_weights(kind, small, scale):
+    """A Conv whose weight is partly small, and a Mul that makes it smaller."""
+    b = Builder(22, kind)
+    x = b.input("n", C, "h", "w")
+    weight = b.values(C, C, 3, 3)
+    weight[:, 1] = small
+    weight[2, 2, 1] = -small
+    y = b.op("Conv", x, b.constant(weight), b.random(C), pads=PADS)
+    return b.model(b.op("Mul", y, b.constant(scale * np.ones((C, 1, 1)))))
+
+
+@pytest.mark.parametrize(
+    ("kind", "small", "scale"),
+    [
+        (TensorProto.FLOAT, 1e-33, 3e-7),
+        (TensorProto.BFLOAT16, 1e-33, 3e-7),
+        (TensorProto.DOUBLE, 1e-300, 3e-9),
+    ],
+)
+def test_flushes_denormals_of_folded_weights(kind, small, scale):
+    result = onnxfuse.optimize(with_small_weights(kind, small, scale))
+    assert [n.op_type for n in result.model.graph.node] == ["Conv"]
+    (fold,) = result.report.folds
+    weight = next(t for t in result.model.graph.initializer if len(t.dims) == 4)
+    array = numpy_helper.to_array(weight)
+    expected = C * 9 + 3
+    assert fold.flushed == expected
+    assert np.count_nonzero(array) == array.size - expected
+
+
+def test_keeps_denormals_of_float16():
+    """They have digits there, and are normal numbers in the float32 of the kernels."""
+    result = onnxfuse.optimize(with_small_weights(TensorProto.FLOAT16, 1e-3, 0.03))
+    (fold,) = result.report.folds
+    assert fold.flushed == 0
+
+
+def test_keeps_denormals_beside_a_channel_of_their_size():
+    b = Builder(22)
+    x = b.input("n", C, "h", "w")
+    weight = b.values(C, C, 3, 3)
+    weight[0] *= 1e-31
+    weight[0, 1] *= 1e-3
+    y = b.op("Conv", x, b.constant(weight), pads=PADS)
+    result = onnxfuse.optimize(b.model(b.op("Mul", y, b.constant(3e-6 * np.ones((C, 1, 1))))))
+    (fold,) = result.report.folds
+    assert fold.flushed == 0
+    array = numpy_helper.to_array(result.model.graph.initializer[0])
+    assert np.count_nonzero(array) == array.size

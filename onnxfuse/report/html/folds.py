@@ -84,7 +84,7 @@ def fold_card(number: int | None, fold: Fold, held: Held | None, *, opened: bool
                 class_="change",
             ),
             tag("h4", "Certificate"),
-            facts(_certificate(fold.certificate)),
+            facts(_certificate(fold.certificate, fold.flushed)),
             weight_view(held) if held is not None else None,
             more(f"Names of {plural(count, 'replaced node')}", names(fold.replaced)),
         ),
@@ -105,7 +105,7 @@ def _figure(diagram: Diagram, caption: str, fold: Fold) -> Markup:
     )
 
 
-def _certificate(certificate: Certificate) -> list[tuple[str, Child]]:
+def _certificate(certificate: Certificate, flushed: int) -> list[tuple[str, Child]]:
     pairs: list[tuple[str, Child]] = [
         ("largest relative difference", small(certificate.error)),
         ("probes", _shapes(certificate.shapes)),
@@ -114,6 +114,8 @@ def _certificate(certificate: Certificate) -> list[tuple[str, Child]]:
         pairs.append(("movement of data proved at", _shapes(certificate.stretches)))
     if certificate.border:
         pairs.append(("border within", small(certificate.border)))
+    if flushed:
+        pairs.append(("denormal numbers set to zero", f"{flushed:,}"))
     return pairs
 
 
