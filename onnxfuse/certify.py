@@ -7,6 +7,7 @@ agree on random inputs there agree everywhere, with probability one.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ TOLERANCE = 1e-10
 _LARGEST_WINDOW = 6
 _NUDGE = 1e-12
 _ROUNDINGS = 32
+_MOST_ELEMENTS = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ def certify(
     constants |= replaced.constants
     rng = np.random.default_rng(zlib.crc32(target.encode()))
     shapes = tuple(_probe_shapes(graph, candidate))
+    if any(math.prod(shape) > _MOST_ELEMENTS for shape in shapes):
+        return Refusal("it cannot be certified: its window reaches too far")
     term = candidate.term
     dtype = onnx.helper.tensor_dtype_to_np_dtype(graph.type(source).elem_type)
     worst = border = 0.0
@@ -89,11 +93,13 @@ def certify(
         except UnsupportedOperator as unsupported:
             return Refusal(f"it cannot be certified: {unsupported.reason}")
         actual = _made(graph, lowered, source, target, probe)
-        if isinstance(term, AffineConv) and term.border_error_of is not None:
+        explained = term.border_error_of if isinstance(term, AffineConv) else None
+        if explained is not None and actual.shape == expected.shape:
             rest = np.zeros(shape)
             before = evaluate(nodes, {**constants, source: rest}, graph.opset, {target})[target]
             after = _made(graph, lowered, source, target, rest)
-            gap = _border_gap(before, after, expected, candidate, dtype)
+            off = np.abs(after - before)
+            gap = _border_gap(off, expected, explained(), candidate.view.axis, dtype)
             if gap is None:
                 return Refusal("its padding is off by more than rounding explains")
             border = max(border, gap)
@@ -124,10 +130,10 @@ def _made(
 
 
 def _border_gap(
-    before: NDArray[Any],
-    after: NDArray[Any],
+    off: NDArray[Any],
     expected: NDArray[Any],
-    candidate: Candidate,
+    explained: NDArray[Any],
+    axis: int,
     dtype: np.dtype[np.generic],
 ) -> float | None:
     """How far apart the outputs for zeros are, where padding values were the same but for rounding.
@@ -136,20 +142,22 @@ def _border_gap(
     tolerance. The constant has to be explained by the padding values, and to be no more than some
     roundings of the outputs in its channel.
 
+    Args:
+        off: Distance of the outputs for zeros.
+        expected: Outputs for the probe.
+        explained: What padding values explain, one number per channel.
+        axis: The axis of the channels.
+        dtype: The type in which the padding values were rounded.
+
     Returns:
         The largest, over the largest output of its channel; None where it is too large.
     """
-    if before.shape != after.shape or not isinstance(candidate.term, AffineConv):
-        return None
-    axes = tuple(axis for axis in range(expected.ndim) if axis != candidate.view.axis)
+    axes = tuple(a for a in range(expected.ndim) if a != axis)
     largest = np.abs(expected).max(axis=axes, initial=0.0, keepdims=True)
-    explained = candidate.term.border_error.reshape(largest.shape)
-    off = np.abs(after - before)
+    allowed = explained.reshape(largest.shape) + TOLERANCE * largest
     one = np.ones((), dtype)
     rounding = float(np.nextafter(one, one + one)) - 1.0
-    if np.any(off > explained + TOLERANCE * largest) or np.any(
-        off > _ROUNDINGS * rounding * largest
-    ):
+    if np.any(off > allowed) or np.any(off > _ROUNDINGS * rounding * largest):
         return None
     return float(np.max(off / np.where(largest > 0, largest, 1.0), initial=0.0))
 

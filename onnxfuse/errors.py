@@ -4,6 +4,10 @@
 class OnnxfuseError(Exception):
     """Base class of every error that onnxfuse raises on purpose. Its message is one line."""
 
+    def __str__(self) -> str:
+        """The message; what names from a file may hold is written as escapes."""
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in super().__str__())
+
 
 class ModelError(OnnxfuseError):
     """The model, a file or an option cannot be used (exit code 2 on the command line)."""

@@ -139,10 +139,12 @@ class Regions:
         return math.prod(dims)
 
     def identity(self, name: str, view: View) -> AffineConv | None:
-        """The tensor as a map of itself; None when its channels are not known."""
+        """The tensor as a map of itself; None when its channels are not known, or none."""
         shape = self.graph.type(name).shape
         channels = shape[view.axis] if shape is not None and len(shape) == view.rank else None
-        return identity(channels, len(view.spatial)) if isinstance(channels, int) else None
+        if not isinstance(channels, int) or channels < 1:
+            return None
+        return identity(channels, len(view.spatial))
 
     def shape(self, source: Source) -> tuple[Dim, ...] | None:
         """Shape of a source as its map reads it, or None."""
@@ -247,6 +249,8 @@ class _Finder:
             return False
         if self.graph.type(node.output[0]).elem_type not in FLOAT_TYPES:
             return False
+        if any(0 in (self.graph.type(name).shape or ()) for name in node.output):
+            return False  # no elements, nothing to compute
         if not self.graph.data(index):
             return False
         refusal = protected(self.graph, node)

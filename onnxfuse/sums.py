@@ -23,6 +23,7 @@ from onnxfuse.graph import Graph
 from onnxfuse.regions import Candidate, Regions
 
 _SUMS = frozenset({"Add", "Sum"})
+_DEEPEST = 64  # a sum below so many sums is one term to them
 
 
 @dataclass(frozen=True)
@@ -66,17 +67,18 @@ def _is_inner(graph: Graph, name: str) -> bool:
 def _tree(graph: Graph, index: int) -> _Tree:
     inner: set[frozenset[str]] = set()
 
-    def terms(position: int) -> Iterator[str]:
+    def terms(position: int, depth: int) -> Iterator[str]:
         for name in graph.nodes[position].input:
             maker = graph.producers.get(name)
-            if maker is not None and graph.nodes[maker].op_type in _SUMS and _is_inner(graph, name):
-                below = tuple(terms(maker))
+            is_sum = maker is not None and graph.nodes[maker].op_type in _SUMS
+            if maker is not None and is_sum and depth < _DEEPEST and _is_inner(graph, name):
+                below = tuple(terms(maker, depth + 1))
                 inner.add(frozenset(below))
                 yield from below
             else:
                 yield name
 
-    found = tuple(terms(index))
+    found = tuple(terms(index, 1))
     return _Tree(graph.nodes[index].output[0], found, frozenset(inner))
 
 

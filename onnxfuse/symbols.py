@@ -73,8 +73,9 @@ class _Walk:
                 k if isinstance(k, int) or t is None else t
                 for k, t in zip(known.shape, told.shape, strict=True)
             )
-            if merged != known.shape:
-                self.found[name] = TensorType(known.elem_type, merged)
+            learned = TensorType(known.elem_type or told.elem_type, merged)
+            if learned != known:
+                self.found[name] = learned
 
     # Shapes ------------------------------------------------------------------------------------
 
@@ -94,7 +95,9 @@ class _Walk:
             return self._convolved(node, first)
         if op == "Transpose":
             order = _integers(node, "perm") or tuple(reversed(range(len(first))))
-            return tuple(first[axis] for axis in order) if len(order) == len(first) else None
+            if sorted(order) != list(range(len(first))):
+                return None
+            return tuple(first[axis] for axis in order)
         if op == "Reshape" and len(node.input) > 1:
             target = self._list(node.input[1])
             zero = getattr(attributes(node).get("allowzero"), "i", 0)

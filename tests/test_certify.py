@@ -86,3 +86,41 @@ def test_nothing_is_excused_where_moving_the_inputs_gives_no_number():
     rng = np.random.default_rng(0)
     allowed = certify._conditioned(graph, graph.nodes, feeds, "y", np.zeros(2), rng)
     assert allowed == certify.TOLERANCE
+
+
+# Padding values that differ by rounding -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("off", "explained", "is_allowed"),
+    [(1e-6, 1e-6, True), (1e-6, 1e-9, False), (1e-4, 1e-3, False), (3e-11, 0.0, True)],
+)
+def test_a_gap_at_the_border_is_explained_and_no_more_than_roundings(off, explained, is_allowed):
+    """Within what padding values explain, and within 32 roundings of the channel's outputs."""
+    expected = np.array([[[0.5, -1.2], [0.3, 0.9]], [[40.0, 3.0], [7.0, -50.0]]])
+    gap = np.zeros_like(expected)
+    gap[0, 1] = off
+    found = certify._border_gap(gap, expected, np.array([explained, 0.0]), 0, np.dtype(np.float32))
+    assert found == (pytest.approx(off / 1.2) if is_allowed else None)
+
+
+def test_refuses_a_border_that_no_rounding_explains(monkeypatch):
+    def certified(graph, replaced, lowered, candidate, target):
+        exact = Deferred(lambda: np.zeros(candidate.term.out_channels))
+        term = replace(candidate.term, border_error_of=exact)
+        return certify.certify(graph, replaced, lowered, replace(candidate, term=term), target)
+
+    lower = fold.lower
+    monkeypatch.setattr(fold, "certify", certified)
+    assert len(onnxfuse.optimize(block()).report.folds) == 1
+    monkeypatch.setattr(fold, "lower", lambda g, term, *rest: lower(g, bias_off(term), *rest))
+    result = onnxfuse.optimize(block())
+    assert not result.report.folds
+    assert "its padding is off by more than rounding explains" in str(result.report.refusals)
+
+
+def test_refuses_probes_of_absurd_size(monkeypatch):
+    monkeypatch.setattr(certify, "_MOST_ELEMENTS", 20)
+    result = onnxfuse.optimize(block())
+    assert not result.report.folds
+    assert "its window reaches too far" in str(result.report.refusals)

@@ -158,12 +158,13 @@ def _outside_for(f: AffineConv, g: AffineConv) -> AffineConv | Refusal:
         f"outside its border the inner map is up to {np.abs(pad).max():.6g}, "
         f"where the outer one pads with up to {np.abs(g.outside).max():.6g}"
     )
-    if f.reads_outside or not f.is_channelwise:
+    if not f.is_channelwise:
         return Refusal(reason)
     scale = f.weight.reshape(-1)
     if not np.all(scale):
         return Refusal(reason + ", and a channel's scale is zero")
-    outside = (g.outside - f.bias) / scale
+    with np.errstate(over="ignore"):
+        outside = (g.outside - f.bias) / scale
     if not np.all(np.isfinite(outside)):
         return Refusal(reason)
     moved = padded_with(f, outside)

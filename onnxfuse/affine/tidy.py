@@ -49,9 +49,8 @@ def is_trivial(f: AffineConv) -> bool:
     """True when y = x, by construction or by its numbers; looks only where looking is cheap."""
     if f.is_identity:
         return True
-    if not f.is_pointwise or f.in_channels != f.out_channels:
-        return False
-    if not (f.is_channelwise or (f.is_selective and f.in_channels <= _FEW_CHANNELS)):
+    may_be = f.is_selective and f.is_pointwise and f.in_channels == f.out_channels
+    if not f.is_channelwise and not (may_be and f.in_channels <= _FEW_CHANNELS):
         return False
     if f.bias_of is not None and f.bias.any():
         return False

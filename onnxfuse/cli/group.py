@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from typing import Any, NoReturn
 
@@ -19,6 +20,10 @@ class Group(click.Group):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The program: reached from the shell, not when a test calls `main` below."""
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, _stop)
         gc.disable()  # one model and out: collecting would only walk its nodes again and again
         return super().__call__(*args, **kwargs)
 
@@ -40,6 +45,11 @@ class Group(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads on; the last flush is quiet
             code = 0
         sys.exit(code or 0)
+
+
+def _stop(number: int, _: object) -> NoReturn:
+    """Leaves through every clean-up on the way, with the exit code of a process so stopped."""
+    sys.exit(128 + number)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import onnx
@@ -12,6 +13,10 @@ from onnxfuse.graph import bodies
 from onnxfuse.shapes import default_opset
 
 _ELEMENT_TYPES = frozenset(TensorProto.DataType.values())
+_NEWEST_OF_ANY = (1 << 31) - 1  # what onnx can look up
+_DEEPEST_CALLS = 90  # onnx follows a hundred
+_MOST_CALLED = 1_000_000
+_Key = tuple[str, str, str]
 
 
 def called(node: onnx.NodeProto) -> str:
@@ -35,6 +40,11 @@ def check_header(model: onnx.ModelProto, weights: Iterable[TensorProto], where: 
             f"{where}: opset {opset}, IR version {model.ir_version}; the installed onnx "
             f"{onnx.__version__} knows up to opset {newest}, IR version {onnx.IR_VERSION}"
         )
+    for imported in model.opset_import:
+        if not 0 <= imported.version <= _NEWEST_OF_ANY:
+            raise ModelError(f"{where}: imports version {imported.version} of a domain")
+    if model.functions:
+        check_functions(model, where)
     if not opset and any(node.domain in ("", "ai.onnx") for node in model.graph.node):
         raise ModelError(f"{where}: uses ONNX operators but imports no version of them")
     for tensor in weights:
@@ -43,6 +53,43 @@ def check_header(model: onnx.ModelProto, weights: Iterable[TensorProto], where: 
                 f"{where}: tensor '{tensor.name}' has element type {tensor.data_type}, "
                 f"dims {list(tensor.dims)}"
             )
+
+
+def check_functions(model: onnx.ModelProto, where: str) -> None:
+    """Checks that local functions are there once, and that a runtime can put them in their places.
+
+    Raises:
+        ModelError: One line that names the function.
+    """
+    calls: dict[_Key, Counter[_Key]] = {}
+    for function in model.functions:
+        key = (function.domain, function.name, function.overload)
+        if key in calls:
+            raise ModelError(f"{where}: two functions are named '{function.name}'")
+        calls[key] = _calls(function)
+    stands_for: dict[_Key, int] = {}
+    left = dict(calls)
+    for _ in range(_DEEPEST_CALLS):
+        for key in [key for key, made in left.items() if made.keys().isdisjoint(left)]:
+            made = left.pop(key)
+            stands_for[key] = sum(count * stands_for.get(to, 1) for to, count in made.items())
+    if left:
+        name = next(iter(left))[1]
+        raise ModelError(f"{where}: the function '{name}' calls itself, or too many in a row")
+    total = sum(count * stands_for.get(to, 0) for to, count in _calls(model.graph).items())
+    if total > _MOST_CALLED:
+        raise ModelError(f"{where}: its functions stand for {total:,} nodes")
+
+
+def _calls(carrier: onnx.GraphProto | onnx.FunctionProto) -> Counter[_Key]:
+    """How often each operator is called in a graph or function, bodies included."""
+    found: Counter[_Key] = Counter()
+    pending = list(carrier.node)
+    while pending:
+        node = pending.pop()
+        found[node.domain, node.op_type, node.overload] += 1
+        pending.extend(inner for body in bodies(node) for inner in body.node)
+    return found
 
 
 def check_names(graph: onnx.GraphProto, where: str, scopes: tuple[set[str], ...] = ()) -> None:

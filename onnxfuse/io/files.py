@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import secrets
-import stat
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxfuse.errors import ModelError
+from onnxfuse.io.temporary import hidden_name, remove_leftovers, temporary
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -55,10 +54,19 @@ def write_text(text: str, path: AnyPath, *inputs: AnyPath) -> None:
 
 
 def put(path: AnyPath, parts: Iterable[tuple[Path, Content]]) -> None:
-    """Writes files that appear together, in order, or not at all."""
+    """Writes files that appear together, in order, or not at all.
+
+    The last one refers to those before it. An older one goes before they are replaced, so nobody
+    ever sees it with files that are not its own.
+    """
     try:
         with ExitStack() as stack:
-            moves = [(stack.enter_context(_temporary(*part)), part[0]) for part in parts]
+            moves: list[tuple[Path, Path]] = []
+            for target, content in parts:
+                remove_leftovers(target)
+                moves.append((stack.enter_context(temporary(target, content)), target))
+            if len(moves) > 1 and moves[-1][1].exists():
+                stack.enter_context(_aside(moves[-1][1]))
             for file, target in moves:
                 os.replace(file, target)
     except OSError as error:
@@ -66,17 +74,14 @@ def put(path: AnyPath, parts: Iterable[tuple[Path, Content]]) -> None:
 
 
 @contextmanager
-def _temporary(target: Path, content: Content) -> Iterator[Path]:
-    """A file beside the target with the content given; gone afterwards unless moved."""
-    path = target.with_name(f".onnxfuse-{secrets.token_hex(8)}")
+def _aside(target: Path) -> Iterator[None]:
+    """The target moved out of the way; back in its place if nothing new came there."""
+    old = hidden_name(target)
+    os.replace(target, old)
     try:
-        with open(path, "xb") as handle:
-            for chunk in content:
-                handle.write(chunk)
-            handle.flush()
-            os.fsync(handle.fileno())
-        if target.exists():
-            path.chmod(stat.S_IMODE(target.stat().st_mode))
-        yield path
+        yield
     finally:
-        path.unlink(missing_ok=True)
+        if target.exists():
+            old.unlink(missing_ok=True)
+        else:
+            os.replace(old, target)

@@ -11,7 +11,7 @@ import onnx
 from google.protobuf import message as pb
 
 from onnxfuse.errors import ModelError
-from onnxfuse.hollow import INLINE_BYTES, is_external, tensors
+from onnxfuse.hollow import INLINE_BYTES, hollow, is_external, tensors
 from onnxfuse.io.checks import check_header, check_names
 from onnxfuse.io.files import one_line
 from onnxfuse.io.nodes import check_nodes
@@ -100,6 +100,10 @@ def _own(model: Any) -> onnx.ModelProto:
         own = model.model_proto  # made anew by each access
     elif isinstance(proto := getattr(model, "model_proto", model), onnx.ModelProto):
         own.CopyFrom(proto)
+        try:  # as onnx does, which copies models as bytes
+            onnx.ModelProto.FromString(hollow(own).SerializeToString())
+        except (pb.DecodeError, RecursionError) as error:
+            raise ModelError("the model is nested deeper than a file can be") from error
     else:
         raise ModelError(f"a model is a path or an onnx.ModelProto, not {type(model).__name__}")
     return own

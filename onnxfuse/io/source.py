@@ -82,6 +82,8 @@ class Source:
         """
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
+        if isinstance(location, bytes):
+            raise ModelError(f"{self.name}: the name {location!r} of a data file is not UTF-8")
         what = f"{self.name}: tensor '{tensor.name}' keeps its data in '{location}'"
         if self.path is None:
             raise ModelError(f"{what}, beside a model file: pass that file's path")

@@ -29,8 +29,6 @@ def addition(site: Site) -> Step | Refusal:
         weights = [1.0, -1.0]
     elif op == "Mean":
         weights = [1.0 / len(names)] * len(names)
-    if site.has("broadcast") or site.has("axis"):
-        return Refusal("legacy broadcasting (opset below 7)")
     data = [(n, w) for n, w in zip(names, weights, strict=True) if not site.graph.is_constant(n)]
     if any(site.type(n).rank != site.view.rank for n, _ in data):
         return Refusal("its inputs differ in rank, or their rank is not known")
@@ -94,8 +92,6 @@ def _scaled(term: Term, scale: float, size: Size | None) -> Term | Refusal:
 def multiplication(site: Site) -> Step | Refusal:
     """Mul, Div and Neg by a constant: a scale per channel."""
     op = site.node.op_type
-    if site.has("broadcast") or site.has("axis"):
-        return Refusal("legacy broadcasting (opset below 7)")
     names = list(site.node.input)
     constant = [site.graph.is_constant(n) for n in names]
     if op == "Neg":

@@ -15,7 +15,7 @@ from onnxfuse.affine import (
     affine_conv,
     compose,
 )
-from onnxfuse.lift.site import Site, Step, View
+from onnxfuse.lift.site import Site, Step
 
 
 def conv(site: Site) -> Step | Refusal:
@@ -99,17 +99,19 @@ def unary(name: str, term: Term) -> Step:
 
 
 def weights(site: Site) -> tuple[int, ...] | Refusal:
-    """The shape of a constant weight that fits the view and the groups, or why there is none."""
+    """The shape of a constant weight that fits bias, groups and attributes, or why not."""
     shape = site.graph.constant_shape(site.input(1))
     if shape is None:
         return Refusal("its weight is not constant")
     if site.input(2) and not site.graph.is_constant(site.input(2)):
         return Refusal("its bias is not constant")
-    if site.view != View.image(len(shape)):
-        return Refusal("its channels are not on the axis at hand")
     groups = site.integer("group", 1)
     if len(shape) < 3 or 0 in shape or groups < 1 or shape[0] % groups:
         return Refusal(f"its weight has shape {list(shape)}, and it has {groups} groups")
+    outputs = shape[1] * groups if site.node.op_type == "ConvTranspose" else shape[0]
+    bias = site.graph.constant_shape(site.input(2)) if site.input(2) else (outputs,)
+    if bias != (outputs,):
+        return Refusal(f"its bias has shape {list(bias or ())}, and it has {outputs} channels")
     if not fits_rank(site, len(shape) - 2):
         return Refusal(f"its attributes do not fit a weight of shape {list(shape)}")
     return shape

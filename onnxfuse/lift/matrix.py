@@ -10,16 +10,16 @@ from onnxfuse.lift.site import Site, Step, View
 def matmul(site: Site) -> Step | Refusal:
     """MatMul(x, W) mixes the last axis of x, MatMul(W, x) the one before; W has two dimensions."""
     left, right = site.input(0), site.input(1)
-    if site.graph.is_constant(left) == site.graph.is_constant(right):
-        return Refusal("a product of two tensors that are both computed")
     by_right = site.graph.is_constant(right)
+    if site.graph.is_constant(left) == by_right:
+        return Refusal("a product of two tensors that are both computed")
     data, weight = (left, right) if by_right else (right, left)
-    shape = site.graph.constant_shape(weight)
+    shape = site.graph.constant_shape(weight) or ()
     rank = site.type(data).rank
-    if shape is None or len(shape) != 2:
-        return Refusal(f"its constant has shape {list(shape or ())}")
-    if rank is None or rank < 2:
-        return Refusal("the rank of its input is not known, or below 2")
+    if len(shape) != 2:
+        return Refusal(f"its constant has shape {list(shape)}")
+    if rank is None:
+        return Refusal("the rank of its input is not known")
     if site.view != View.matrix(rank - 1 if by_right else rank - 2, rank):
         return Refusal("its channels are not on the axis at hand")
     stored = site.float64(weight)
@@ -30,11 +30,9 @@ def matmul(site: Site) -> Step | Refusal:
 def gemm(site: Site) -> Step | Refusal:
     """Gemm(x, B, C) -> alpha x' B' + beta C, for constant B, and C the same for every row."""
     data, weight, shift = site.input(0), site.input(1), site.input(2)
-    shape = site.graph.constant_shape(weight)
-    if site.graph.is_constant(data) or shape is None or len(shape) != 2:
+    shape = site.graph.constant_shape(weight) or ()
+    if len(shape) != 2:
         return Refusal("its second operand is not a constant matrix")
-    if site.view != View.image(2):
-        return Refusal("its channels are not on the axis at hand")
     alpha, beta = site.real("alpha", 1.0), site.real("beta", 1.0)
     transposed = bool(site.integer("transB", 0))
     stored = site.float64(weight)

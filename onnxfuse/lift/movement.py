@@ -37,8 +37,6 @@ def passes(site: Site) -> Step | Refusal:
             mode = site.graph.constant(site.input(2))
             if mode is None or bool(np.ravel(mode)[0]):
                 return Refusal("Dropout in training mode: export the model with model.eval()")
-        if site.graph.opset < 7 and not site.integer("is_test", 0):
-            return Refusal("Dropout in training mode: export the model with model.eval()")
     return Step((site.input(0),), lambda maps, size: maps[0])
 
 
@@ -72,7 +70,7 @@ def pad(site: Site) -> Step | Refusal:
     if site.input(3):
         axes = site.integers(site.input(3))
     if widths is None or axes is None or len(widths) != 2 * len(axes):
-        return Refusal("its widths are not constant")
+        return Refusal("its widths are not constant, or not two for each axis")
     if channels is None:
         return Refusal("the number of its channels is not known")
     before, after = [0] * rank, [0] * rank
@@ -148,19 +146,19 @@ def _sliced(count: int, start: int, end: int, step: int) -> list[int]:
 
 
 def _crop(site: Site, name: str, cuts: dict[int, list[int]]) -> Step | Refusal:
-    spatial, shape = site.view.spatial, site.type(name).shape
+    spatial, dims = site.view.spatial, site.dims(name)
     begins, ends, strides = [], [], []
     bound = False
     for axis in spatial:
         start, end, step = cuts.get(axis, [0, np.iinfo(np.int64).max, 1])
-        size = shape[axis] if shape is not None and len(shape) == site.view.rank else None
+        size = dims[axis]
         if step < 1:
             return Refusal("it runs backwards, which is not a convolution")
         if isinstance(size, int):
             kept = range(size)[start:end]
             if not kept:
                 return Refusal("it keeps nothing")
-            bound |= start < 0 or 0 <= end < size
+            bound |= start < 0 or 0 <= end < np.iinfo(np.int32).max
             start, end = kept.start, kept.stop - size
         elif start < 0 or 0 <= end < np.iinfo(np.int32).max:
             return Refusal("its bounds depend on a size that is not known")
@@ -173,7 +171,9 @@ def _crop(site: Site, name: str, cuts: dict[int, list[int]]) -> Step | Refusal:
     if bound and site.size(name) is None:
         return Refusal("its bounds hold at one size only, and a size is not known")
     cropped = window(channels, len(spatial), (*begins, *ends), tuple(strides))
-    return unary(name, replace(cropped, at_size=site.size(name)) if bound else cropped)
+    if bound:
+        cropped = replace(cropped, at_size=site.size(name), is_identity=False)
+    return unary(name, cropped)
 
 
 def split(site: Site) -> Step | Refusal:
@@ -199,12 +199,12 @@ def split(site: Site) -> Step | Refusal:
 def gather(site: Site) -> Step | Refusal:
     """Gather along the channels, by a constant list of them."""
     name = site.input(0)
-    channels, shape = site.channels(name), site.graph.constant_shape(site.input(1))
+    channels, indices = site.channels(name), site.integers(site.input(1))
     if site.integer("axis", 0) % site.view.rank != site.view.axis or channels is None:
         return Refusal("it does not gather channels, or their number is not known")
-    if shape is None or len(shape) != 1:
-        return Refusal("its indices are not a constant list")
-    return choose(name, [i % channels for i in site.integers(site.input(1)) or ()])
+    if indices is None:
+        return Refusal("its indices are not constant")
+    return choose(name, [i % channels for i in indices])
 
 
 def concatenation(site: Site) -> Step | Refusal:

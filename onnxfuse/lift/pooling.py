@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from onnxfuse.affine import Refusal, average_pool
 from onnxfuse.lift.convolution import fits_rank, resolve_pads, unary
-from onnxfuse.lift.site import Site, Step, View
+from onnxfuse.lift.site import Site, Step
 
 _MOST_TAPS = 64
 
@@ -20,14 +20,12 @@ def average(site: Site) -> Step | Refusal:
     2. auto_pad means the same in the specification and in ONNX Runtime.
     3. ceil_mode adds no window that reaches beyond the padding.
     """
-    kernel, name = site.integer_list("kernel_shape"), site.input(0)
+    kernel, name = site.integer_list("kernel_shape") or (), site.input(0)
     channels = site.channels(name)
-    if kernel is None or site.view != View.image(len(kernel) + 2):
-        return Refusal("its channels are not on the axis at hand")
     if channels is None:
         return Refusal("the number of its channels is not known")
-    if not fits_rank(site, len(kernel)):
-        return Refusal("its attributes differ in length")
+    if not fits_rank(site, len(site.view.spatial)):
+        return Refusal("its attributes do not fit its input")
     ones = (1,) * len(kernel)
     strides = site.integer_list("strides") or ones
     dilations = site.integer_list("dilations") or ones
@@ -61,8 +59,6 @@ def global_average(site: Site) -> Step | Refusal:
     """GlobalAveragePool -> an AveragePool whose kernel is the whole, known, size."""
     name = site.input(0)
     channels, size = site.channels(name), site.size(name)
-    if site.view != View.image(site.view.rank) or not site.view.spatial:
-        return Refusal("its channels are not on the axis at hand")
     if channels is None or size is None:
         return Refusal("the size of its input is not known")
     if math.prod(size) > _MOST_TAPS:

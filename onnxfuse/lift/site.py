@@ -10,7 +10,9 @@ import numpy as np
 import onnx
 
 from onnxfuse.affine import Array, Deferred, Refusal, Size, Term
-from onnxfuse.graph import Graph, TensorType, attributes
+from onnxfuse.graph import Dim, Graph, TensorType, attributes
+
+_MOST_CHANNELS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -105,31 +107,25 @@ class Site:
         """The name of an input; empty when it is left out."""
         return self.node.input[index] if index < len(self.node.input) else ""
 
-    def maker(self, name: str, op_type: str) -> onnx.NodeProto | None:
-        """The node that makes a tensor, if it is of that type."""
-        index = self.graph.producers.get(name)
-        node = None if index is None else self.graph.nodes[index]
-        return node if node is not None and node.op_type == op_type else None
-
     def type(self, name: str) -> TensorType:
         """What is known of a tensor's type."""
         return self.graph.type(name)
 
     def channels(self, name: str) -> int | None:
-        """Size of the channel axis, or None where it is unknown or symbolic."""
-        shape = self.type(name).shape
-        if shape is None or len(shape) != self.view.rank:
-            return None
-        size = shape[self.view.axis]
-        return size if isinstance(size, int) else None
+        """Size of the channel axis; None where it is unknown, symbolic, 0 or absurd."""
+        size = self.dims(name)[self.view.axis]
+        return size if isinstance(size, int) and 0 < size <= _MOST_CHANNELS else None
 
     def size(self, name: str) -> Size | None:
         """Spatial size, or None where one is unknown or symbolic."""
-        shape = self.type(name).shape
-        if shape is None or len(shape) != self.view.rank:
-            return None
-        sizes = [d for axis in self.view.spatial if isinstance(d := shape[axis], int)]
+        dims = self.dims(name)
+        sizes = [d for axis in self.view.spatial if isinstance(d := dims[axis], int)]
         return tuple(sizes) if len(sizes) == len(self.view.spatial) else None
+
+    def dims(self, name: str) -> tuple[Dim, ...]:
+        """A tensor's shape; of one that is unknown, or has another rank, nothing is known."""
+        shape = self.type(name).shape or ()
+        return shape if len(shape) == self.view.rank else (None,) * self.view.rank
 
     def integers(self, name: str) -> tuple[int, ...] | None:
         """A constant integer tensor, flattened, or None when it is not constant."""

@@ -32,6 +32,7 @@ _FEW_PIXELS = 64
 _LONG = 16
 _MOST_WEIGHTS = 1 << 24
 _MOST_COLUMNS = 1 << 26
+_MOST_DENSE = 1 << 28
 _NOISE = 1e-9  # of a channel's largest answer; an answer below is none
 _ROUNDING = 1e-14  # of what a channel is without any
 DEPENDS = "what it does depends on the position, as a mask does"
@@ -114,9 +115,13 @@ class _Reader:
         if isinstance(found, Refusal):
             return found
         frame = self._frame(self._start, found)
+        if isinstance(frame, Refusal):
+            return frame
         if not frame.taps:
             return Refusal("what it makes of an impulse is lost beside its constants")
         if len(frame.taps) * math.prod(self.shape) > _MOST_COLUMNS:
+            return Refusal(TOO_MUCH)
+        if len(frame.taps) * self.channels * self.rest.shape[1] > _MOST_DENSE:
             return Refusal(TOO_MUCH)
         weights = self._collected(frame, self.random)
         if isinstance(weights, Refusal):
@@ -189,12 +194,15 @@ class _Reader:
                 return Refusal(DEPENDS)
         return tuple(found)
 
-    def _frame(self, start: Size, strides: Size) -> Frame:
+    def _frame(self, start: Size, strides: Size) -> Frame | Refusal:
         """Kernel and padding in front, from an impulse in every phase of the strides."""
         steps = [
             (range(n) if math.prod(self.size) <= _FEW_PIXELS else [*range(p, n), *range(p)][:s])
             for p, n, s in zip(start, self.size, strides, strict=True)
         ]
+        count = math.prod(map(len, steps))
+        if count > self.left * self.batch or count * self.rest[0].size > _MOST_COLUMNS:
+            return Refusal(TOO_MUCH)
         positions = list(itertools.product(*steps))
         taps: set[Size] = set()
         if len(positions) == 1:

@@ -120,6 +120,8 @@ def _given(
 def _wide(graph: Graph, name: str) -> Array:
     """A constant in the evaluator's own types, so that it is not converted each time."""
     value = np.asarray(graph.constant(name))
+    if value.dtype.kind in "OSU":
+        raise BeyondMeans(f"it reads the strings in {name!r}")
     return value if value.dtype.kind in "iub" else value.astype(np.float64)
 
 

@@ -31,6 +31,7 @@ _MOST_WORK = 1 << 37
 _MOST_STEPS = 256
 _FEWEST_RUNS = 16
 _NO_SIZE = "it runs at no size that could be found"
+_OTHER_RANK = "it has another rank than the model says"
 _RESIZES = frozenset({"Resize", "Upsample"})
 _ROUNDINGS = 32
 """Of padding values that somebody computed in the model's own type, as a difference of terms some
@@ -225,10 +226,13 @@ class Search:
 
     def _tried(self, stretch: Stretch, view: View) -> Probed | Refusal:
         try:
-            runs = runs_of(self.graph, stretch, lambda: self.settings)
+            empty: list[Run] = []
+            runs = _not_empty(runs_of(self.graph, stretch, lambda: self.settings), empty)
             first = next(runs, None)
             if first is None:
                 return Refusal(_NO_SIZE)
+            if not _is_image(first, view):
+                return Refusal(_OTHER_RANK)
             budget = min(self.left, _MOST_WORK // 4) // first.work
             if budget < _FEWEST_RUNS:
                 return Refusal(TOO_MUCH)
@@ -239,6 +243,10 @@ class Search:
             term, proof = read
             others = list(runs)
             self.left -= sum(2 * run.work for run in others)
+            if not all(_is_image(run, view) for run in (*empty, *others)):
+                return Refusal(_OTHER_RANK)
+            if any(_is_larger(nothing, run) for nothing in empty for run in (first, *others)):
+                return Refusal("it makes nothing of images beyond a certain size")
             if any(run.channels != first.channels for run in others):
                 return Refusal("the number of its channels is not fixed")
             proved = self._proof([first, *others], term, view) if others else proof
@@ -294,6 +302,25 @@ class Search:
             shape = known.shape or (None,) * probed.view.rank
             told = TensorType(known.elem_type, (shape[0], channels, *shape[2:]))
             self.graph.types = {**self.graph.types, name: told}
+
+
+def _not_empty(runs: Iterator[Run], empty: list[Run]) -> Iterator[Run]:
+    """The runs that make something; the others go to `empty`."""
+    for run in runs:
+        if run.rest.size:
+            yield run
+        else:
+            empty.append(run)
+
+
+def _is_image(run: Run, view: View) -> bool:
+    """True where both ends have the rank that is declared: a Reshape's may depend on its input."""
+    return len(run.shape) == run.rest.ndim == view.rank
+
+
+def _is_larger(one: Run, other: Run) -> bool:
+    """True for a run at an image that another one's fits in: a convolution makes more of it."""
+    return all(n >= m for n, m in zip(one.shape[2:], other.shape[2:], strict=True))
 
 
 def _bytes(node: onnx.NodeProto) -> bytes:

@@ -99,7 +99,7 @@ def model_settings(model: onnx.ModelProto) -> list[Setting]:
 def runs_of(
     graph: Graph, stretch: Stretch, settings: Callable[[], Sequence[Setting]]
 ) -> Iterator[Run]:
-    """The stretch at sizes at which it runs, made one by one.
+    """The stretch at sizes at which it runs, made one by one; at some it may make nothing.
 
     Args:
         graph: The graph around it.
@@ -124,7 +124,8 @@ def runs_of(
         return
     made: list[Run] = []
     for run in _at_any_size(graph, stretch, settings, reached):
-        made.append(run)
+        if run.rest.size:
+            made.append(run)
         yield run
     yield from _beyond_one(graph, stretch, made)
 
@@ -136,12 +137,12 @@ def _at_any_size(
     kind = graph.type(stretch.source)
     count = 0
     for run in _free(graph, stretch, kind, reached):
-        count += 1
+        count += run.rest.size > 0
         yield run
     if count > 1:
         return
     for run in _at_settings(graph, stretch, settings(), reached):
-        count += 1
+        count += run.rest.size > 0
         yield run
     if not count:
         yield from _frozen(graph, stretch, kind)
@@ -170,9 +171,7 @@ def has_channels(kind: TensorType) -> bool:
 def _that_run(graph: Graph, stretch: Stretch, shapes: Iterable[Shapes]) -> Iterator[Run]:
     for shape, others in shapes:
         with contextlib.suppress(DoesNotRun):
-            run = Run(graph, stretch, shape, others)
-            if run.rest.size:
-                yield run
+            yield Run(graph, stretch, shape, others)
 
 
 def _at_settings(
@@ -196,8 +195,9 @@ def _at_settings(
         is_small = max(setting.sizes.values(), default=0) <= 2 * _SMALL_EXTENT
         if count < _MOST_RUNS or is_small or (is_beyond and not beyond):
             for run in _that_run(graph, stretch, [(shape, shapes)]):
-                count, beyond = count + 1, beyond or is_beyond
-                batches.add(run.shape[0])
+                if run.rest.size:
+                    count, beyond = count + 1, beyond or is_beyond
+                    batches.add(run.shape[0])
                 yield run
     if count and not beyond:
         raise BeyondMeans(f"its constants reach to sizes of {reached.far}")
@@ -226,7 +226,7 @@ def _far_shapes(kind: TensorType, far: int) -> Iterator[Shape]:
             yield _with_sizes(kind, 1, [far + 3 if i == axis else n for i, n in enumerate(small)])
     for extents in _SMALL_EXTENTS:
         yield _with_sizes(kind, 1, extents)
-    image = math.prod(_with_sizes(kind, 1, small))
+    image = max(math.prod(_with_sizes(kind, 1, small)), 1)
     batch = min(max(far, _LARGE_BATCH), max(_MOST_IN_BATCH // image, _LARGE_BATCH))
     yield _with_sizes(kind, batch + 1, small)
 
@@ -244,7 +244,8 @@ def _with_sizes(kind: TensorType, batch: int, extents: Sequence[int]) -> Shape:
 def _frozen(graph: Graph, stretch: Stretch, kind: TensorType) -> Iterator[Run]:
     """The stretch at the size that its constants speak of, and around it where it runs there."""
     guesses = _frozen_shapes(graph, stretch, kind)
-    for run in itertools.islice(_that_run(graph, stretch, ((g, {}) for g in guesses)), 1):
+    guessed = _that_run(graph, stretch, ((g, {}) for g in guesses))
+    for run in itertools.islice((r for r in guessed if r.rest.size), 1):
         yield run
         axes = [axis for axis, dim in enumerate(kind.shape or ()) if not isinstance(dim, int)]
         moves = [([axis], step) for axis in axes for step in (-1, 1, 9)] + [(axes[1:], 9)]

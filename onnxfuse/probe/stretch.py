@@ -118,6 +118,8 @@ class AffinePart:
         data = data_inputs(node, self.is_known, self._is_float)
         if data is None or protected(self.graph, node) is not None:
             return
+        if any(map(self._is_empty, (*data, *node.output))):
+            return
         nearest = self._common(data)
         for output in filter(None, node.output):
             self.parents[output] = data
@@ -127,6 +129,10 @@ class AffinePart:
 
     def _is_float(self, name: str) -> bool:
         return self.graph.type(name).elem_type in FLOAT_TYPES
+
+    def _is_empty(self, name: str) -> bool:
+        """True for a tensor without elements: there is nothing in it to probe."""
+        return 0 in (self.graph.type(name).shape or ())
 
     def _common(self, names: tuple[str, ...]) -> str | None:
         """The nearest tensor that is, or dominates, each of `names`."""

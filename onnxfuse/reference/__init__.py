@@ -22,6 +22,7 @@ from onnxfuse.reference import (
     slicing,
 )
 from onnxfuse.reference.call import Call, Tensor, UnsupportedOperator, attributes, widen
+from onnxfuse.reference.limits import check_size
 
 __all__ = ["SUPPORTED", "UnsupportedOperator", "evaluate"]
 
@@ -153,7 +154,9 @@ def _run(node: onnx.NodeProto, known: Mapping[str, Tensor], opset: int) -> tuple
     if opset < OLDEST_OPSET:
         raise UnsupportedOperator(node, f"opset {opset} is older than {OLDEST_OPSET}")
     inputs = [known[name] if name else None for name in node.input]
-    result = operator(Call(node, inputs, attributes(node), opset))
+    call = Call(node, inputs, attributes(node), opset)
+    check_size(call)
+    result = operator(call)
     results = result if isinstance(result, tuple) else (result,)
     if any(node.output[len(results) :]):
         names = list(node.output[len(results) :])

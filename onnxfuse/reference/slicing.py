@@ -62,6 +62,8 @@ def _equal_parts(size: int, count: int, uneven: bool) -> list[int]:
 def gather(call: Call) -> Tensor:
     """Gather: picks slices along axis; negative indices count from the end."""
     x, indices = call.inputs
+    if indices.dtype.kind not in "iu":
+        raise call.unsupported(f"indices of type {indices.dtype}")
     taken: Tensor = np.take(x, indices, call.attributes.get("axis", 0))
     return taken
 

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxfuse.affine import (
+    Deferred,
     Refusal,
     add,
     affine_conv,
@@ -19,6 +20,7 @@ from onnxfuse.affine import (
     trim,
     window,
 )
+from onnxfuse.affine.window import FixedWindow
 from tests.affine.definition import affine_convs, apply, image
 
 
@@ -224,8 +226,13 @@ def test_window_crops_and_strides():
 def test_affine_conv_names_what_does_not_fit():
     with pytest.raises(ValueError, match="groups=3"):
         affine_conv(random(4, 2, 1), groups=3)
+    with pytest.raises(ValueError, match="groups=0"):
+        affine_conv(random(4, 2, 1), groups=0)
     with pytest.raises(ValueError, match="pads"):
         affine_conv(random(4, 2, 1), pads=(1,))
+    for name in ("strides", "dilations"):
+        with pytest.raises(ValueError, match=name):
+            affine_conv(random(4, 2, 1), **{name: (2, 3)})
 
 
 # Padding values that somebody rounded -----------------------------------------------------------
@@ -348,3 +355,25 @@ def test_a_sum_is_within_its_border_error_or_is_refused(data):
             if not isinstance(h, Refusal):
                 off = apply(h, x) - apply(f, x) - apply(g, x)
                 assert not exceeds(off, h.border_error).any()
+
+
+# What must not be done ----------------------------------------------------------------------------
+
+
+def test_refuses_different_input_channels():
+    found = add(affine_conv(random(4, 3, 1)), affine_conv(random(4, 5, 1)))
+    assert isinstance(found, Refusal)
+    assert found.reason == "different input channels"
+
+
+@pytest.mark.parametrize("channels", [(4, 2), (6, 4)])
+def test_refuses_windows_of_different_channels(channels):
+    def transposed(outputs, inputs):
+        weight = Deferred.of(random(outputs, inputs, 2, 2))
+        return FixedWindow("ConvTranspose", outputs, inputs, (2, 2), 1, weight)
+
+    found = add(transposed(4, 4), transposed(*channels))
+    assert isinstance(found, Refusal)
+    assert found.reason == "ConvTranspose branches with different channels"
+    both = add(transposed(4, 4), transposed(4, 4))
+    np.testing.assert_allclose(both.weight, 2 * random(4, 4, 2, 2), rtol=1e-12)

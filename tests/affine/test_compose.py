@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -174,6 +176,23 @@ def test_crop_and_pad():
     g = window(3, 2, (-1, 0, -2, -1), (1, 1))
     check_equal(compose(g, f), g, f, random(3, 5, 6))
     assert isinstance(compose(f, g), Refusal)
+
+
+def test_refuses_what_holds_at_one_size_where_the_size_is_not_known():
+    f = affine_conv(random(4, 3, 1, 1), random(4))
+    pool = replace(average_pool(4, (5, 6), (1, 1), (1, 1), (0,) * 4), at_size=(5, 6))
+    found = compose(pool, f)
+    assert isinstance(found, Refusal)
+    assert found.reason == "valid at one size only, and the size of the input is not known"
+    check_equal(compose(pool, f, (5, 6)), pool, f, random(3, 5, 6))
+
+
+def test_refuses_shift_before_padded_conv_that_no_outside_value_makes_up_for():
+    """x would have to be infinite outside."""
+    f = channel_affine(np.array([0.5, 1e-300]), np.array([2.0, 1e100]), 2, 2)
+    found = compose(affine_conv(random(4, 2, 3, 3), pads=(1,) * 4), f)
+    assert isinstance(found, Refusal)
+    assert "outside its border the inner map is" in found.reason
 
 
 # Padding values that somebody rounded -----------------------------------------------------------

@@ -19,6 +19,10 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 import onnxfuse
+from onnxfuse.affine import Refusal
+from onnxfuse.graph import Graph
+from onnxfuse.lift import RULES, Site, View
+from onnxfuse.shapes import infer_types
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 # Of float32 roundings at the size of the largest value: what the fused model may add where the
@@ -271,6 +275,25 @@ def optimized(
         deterministic=True
     ), "a second run changes the result"
     return Folded(Counter(operators(result.model.graph)), result.report, result.model)
+
+
+def left_alone(model: ModelProto) -> None:
+    """For models that no runtime takes: every node stays as it is."""
+    result = onnxfuse.optimize(model)
+    assert list(result.model.graph.node) == list(model.graph.node)
+
+
+def refusal(model: ModelProto, op_type: str, rank: int = 4) -> str:
+    """Why the rule does not lift the only such node as an image.
+
+    What is left of a stretch that was probed in vain is reported with the probe's reason.
+    """
+    types = infer_types(model)
+    graph = Graph(model.graph, model.opset_import[0].version, model.ir_version, types=types)
+    (node,) = [n for n in graph.nodes if n.op_type == op_type]
+    found = RULES[op_type](Site(graph, node, node.output[-1], View.image(rank)))
+    assert isinstance(found, Refusal), found
+    return found.reason
 
 
 def assert_inputs_kept(original: ModelProto, fused: ModelProto) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
+import onnxfuse
 from tests.lift.building import Builder
-from tests.lift.comparing import optimized
+from tests.lift.comparing import left_alone, optimized, refusal
 
 C = 4
 SIZES = ({"n": 1, "h": 6, "w": 6}, {"n": 3, "h": 3, "w": 8})
@@ -41,6 +43,17 @@ def test_classifies_constants_by_their_axes(kind, op, group, left):
     folded = optimized(b.model(b.op(op, *pair)), truth_runs=op != "Div")
     folds = kind in PER_CHANNEL and not (op == "Div" and left)
     assert folded.ops == ({"Conv": 1} if folds else {"Conv": 1, op: 1}), folded.reasons
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize(("op", "padding"), [("Add", 0), ("Sub", 0), ("Mul", 1), ("Div", 1)])
+@pytest.mark.parametrize("group", [1, 2, C])
+def test_classifies_constants_in_front_of_conv(kind, op, padding, group):
+    b = Builder(seed=len(kind))
+    x = b.op(op, b.input(C, C, C, C), b.random(*SHAPES[kind]))
+    y = b.conv(x, C, C, (3, 3), group=group, pads=[padding] * 4)
+    folded = optimized(b.model(y))
+    assert folded.ops == ({"Conv": 1} if kind in PER_CHANNEL else {"Conv": 1, op: 1})
 
 
 @pytest.mark.parametrize("kind", SHAPES)
@@ -191,8 +204,9 @@ def test_refuses_division_by_zero():
     b = Builder()
     x = b.input("n", C, "h", "w")
     y = b.op("Div", b.conv(x, C, C, (1, 1)), b.constant([[[2.5]], [[0.0]], [[1.5]], [[-0.5]]]))
-    folded = optimized(b.model(y), *SIZES)
-    assert folded.ops == {"Conv": 1, "Div": 1}
+    model = b.model(y)
+    assert optimized(model, *SIZES).ops == {"Conv": 1, "Div": 1}
+    assert refusal(model, "Div") == "a division by zero"
 
 
 def test_folds_scale_by_zero():
@@ -277,12 +291,19 @@ def test_folds_layer_scale_of_residual_block():
     assert optimized(b.model(b.op("Add", x, y)), *SIZES).ops == {"Conv": 1}
 
 
-def test_merges_no_nearly_equal_constants():
+@pytest.mark.parametrize("other", [2.0, np.nextafter(np.float32(4), 5)])
+def test_merges_no_nearly_equal_constants(other):
     b = Builder()
     x = b.input("n", C, "h", "w")
     first = b.op("Relu", b.op("Mul", b.conv(x, C, C, (1, 1)), b.constant(4.0)))
-    second = b.op("Relu", b.op("Mul", first, b.constant(np.nextafter(np.float32(4), 5))))
-    optimized(b.model(first, second), *SIZES)
+    shift = b.op("Add", b.op("Abs", first), b.constant(4.0))
+    second = b.op("Relu", b.op("Mul", shift, b.constant(other)))
+    folded = optimized(b.model(first, b.op("Add", second, b.constant(other))), *SIZES)
+    assert float(other) in {float(v) for t in folded.model.graph.initializer for v in value_of(t)}
+
+
+def value_of(tensor: onnx.TensorProto) -> np.ndarray:
+    return np.ravel(onnx.numpy_helper.to_array(tensor))
 
 
 def test_keeps_negative_zero():
@@ -293,3 +314,35 @@ def test_keeps_negative_zero():
     z = b.op("Mul", b.op("Abs", x), b.constant(0.0))
     one = b.constant(1.5)
     optimized(b.model(b.op("Div", one, y), b.op("Div", one, z)))
+
+
+@pytest.mark.parametrize(
+    ("op", "reason"),
+    [("Add", "its inputs differ in rank"), ("Mul", "its constant adds dimensions")],
+)
+def test_refuses_constant_of_higher_rank_in_front_of_conv(op, reason):
+    b = Builder()
+    x = b.input(C, C, C)
+    y = b.conv(b.op(op, x, b.random(1, C, 1, 1)), C, 6, (3, 3))
+    folded = optimized(b.model(y))
+    assert folded.ops == {op: 1, "Conv": 1}
+    assert f"{op}: {reason}" in folded.reasons
+
+
+def test_refuses_scale_of_channels_that_may_broadcast():
+    """One channel or four: the constant tells only how many come out."""
+    b = Builder()
+    x = b.input("n", "c", 6, 5)
+    model = b.model(b.conv(b.op("Mul", x, b.random(C, 1, 1)), C, 6, (3, 3)))
+    assert optimized(model, {"n": 2, "c": 1}, {"n": 1, "c": 4}).ops == {"Mul": 1, "Conv": 1}
+    assert refusal(model, "Mul") == "the number of its channels is not known"
+
+
+def test_refuses_sum_of_channels_that_do_not_broadcast():
+    b = Builder()
+    x = b.input("n", C, "h", "w")
+    y = b.op("Add", b.conv(x, C, 2, (3, 3)), b.conv(x, C, 3, (3, 3)))
+    model = b.model(y)
+    left_alone(model)
+    reasons = [r.reason for r in onnxfuse.optimize(model).report.refusals]
+    assert any(reason.startswith("a sum of ") for reason in reasons), reasons

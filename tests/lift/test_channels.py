@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
+from tests.handmade import build
 from tests.lift.building import Builder
-from tests.lift.comparing import optimized
+from tests.lift.comparing import optimized, refusal
 
 C = 4
 SIZES = ({"n": 1, "h": 6, "w": 6}, {"n": 2, "h": 7, "w": 9})
@@ -234,3 +236,77 @@ def test_refuses_pixel_shuffle():
     y = b.op("Reshape", y, b.constant([2, 1, 4, 4]))
     folded = optimized(b.model(b.batch_norm(y, 1)))
     assert folded.ops["Transpose"] == 1
+
+
+# What must not fold -------------------------------------------------------------------------------
+
+
+UNKNOWN = {
+    "AveragePool": lambda b, x: b.op("AveragePool", x, kernel_shape=[2, 3]),
+    "Gather": lambda b, x: b.op("Gather", x, b.constant([3, 1]), axis=1),
+    "GlobalAveragePool": lambda b, x: b.op("GlobalAveragePool", x),
+    "Mul": lambda b, x: b.op("Mul", x, b.constant(0.7)),
+    "Neg": lambda b, x: b.op("Neg", x),
+    "Pad": lambda b, x: b.op("Pad", x, b.constant([0, 0, 1, 2] * 2)),
+    "Slice": lambda b, x: b.op("Slice", x, *(b.constant([v]) for v in (1, 3, 1))),
+    "Slice of rows": lambda b, x: b.op("Slice", x, *(b.constant([v]) for v in (1, 2**40, 2))),
+    "Split": lambda b, x: b.ops("Split", x, axis=1, outputs=2)[1],
+}
+
+
+@pytest.mark.parametrize("rule", UNKNOWN)
+def test_refuses_unknown_number_of_channels(rule):
+    b = Builder()
+    model = b.model(b.op("MaxPool", UNKNOWN[rule](b, b.input("n", "c", 6, 7)), kernel_shape=[1, 1]))
+    op = rule.split()[0]
+    assert optimized(model, {"n": 1, "c": 4}, {"n": 2, "c": 6}).ops == {op: 1, "MaxPool": 1}
+    assert "not known" in refusal(model, op)
+
+
+def test_refuses_split_and_gather_along_space():
+    b = Builder()
+    x = b.input("n", C, C, C)
+    y = b.conv(x, C, C, (1, 1))
+    parts = b.ops("Split", y, axis=2, outputs=2)
+    turned = b.op("Gather", y, b.constant([2, 0, 3, 1]), axis=2)
+    model = b.model(*(b.batch_norm(part, C) for part in (*parts, turned)))
+    folded = optimized(model, {"n": 2})
+    assert folded.ops["Split"] == folded.ops["Gather"] == 1
+    assert refusal(model, "Split").startswith("it does not split the channels")
+    assert refusal(model, "Gather").startswith("it does not gather channels")
+
+
+@pytest.mark.parametrize(("op", "value"), [("Split", [1, 3]), ("Gather", [2, 0, 3])])
+def test_refuses_computed_choice_of_channels(op, value):
+    b = Builder()
+    x = b.input("n", C, C, C)
+    chosen = b.input(len(value), name="chosen", elem_type=TensorProto.INT64)
+    y = b.conv(x, C, C, (1, 1))
+    last = b.ops(op, y, chosen, axis=1, outputs=len(value) if op == "Split" else 1)[-1]
+    y = b.batch_norm(last, 3, output="y")
+    known = helper.make_tensor_value_info(last, TensorProto.FLOAT, ("n", 3, C, C))
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ("n", 3, C, C))]
+    model = build(b.nodes, b.inputs, outputs, b.initializers, [known])
+    values = np.random.default_rng(5).standard_normal((2, C, C, C)).astype(np.float32)
+    folded = optimized(model, feeds=[{"x": values, "chosen": np.array(value)}])
+    assert folded.ops == {"Conv": 1, op: 1, "BatchNormalization": 1}
+    assert refusal(model, op).endswith("are not constant")
+
+
+def test_refuses_concat_with_a_constant():
+    b = Builder()
+    x = b.input(1, C, C, C)
+    y = b.op("Concat", b.conv(x, C, C, (1, 1)), b.random(1, C, C, C), axis=1)
+    model = b.model(b.batch_norm(y, 2 * C))
+    assert optimized(model).ops == {"Conv": 1, "Concat": 1, "BatchNormalization": 1}
+    assert refusal(model, "Concat") == "it joins constants"
+
+
+def test_refuses_concat_with_a_conv_transpose():
+    b = Builder()
+    x = b.input("n", C, "h", "w")
+    wide = b.op("ConvTranspose", x, b.random(C, C, 1, 1))
+    y = b.op("Concat", b.conv(x, C, C, (1, 1)), wide, axis=1)
+    folded = optimized(b.model(b.op("Relu", y)), *SIZES)
+    assert folded.ops == {"Conv": 1, "ConvTranspose": 1, "Concat": 1, "Relu": 1}
+    assert "Concat: it joins a branch whose window is not interpreted" in folded.reasons

@@ -9,7 +9,7 @@ import pytest
 from onnx import numpy_helper
 
 from tests.lift.building import Builder, same
-from tests.lift.comparing import optimized
+from tests.lift.comparing import left_alone, optimized, refusal
 
 SIZES = ({"n": 2, "h": 5, "w": 5}, {"n": 1, "h": 8, "w": 6}, {"n": 1, "h": 7, "w": 10})
 C = 4
@@ -327,3 +327,53 @@ def test_matches_for_any_padding_of_a_sum(rank, pads):
     )
     if rank < 3:
         assert folded.ops == {"Conv": 1}
+
+
+def test_refuses_conv_transpose_behind_conv_transpose():
+    b = Builder()
+    x = b.input("n", C, "h", "w")
+    y = b.op("ConvTranspose", x, b.random(C, 6, 2, 2), b.random(6))
+    y = b.op("ConvTranspose", y, b.random(6, C, 1, 1), b.random(C))
+    folded = optimized(b.model(y), *SIZES)
+    assert folded.ops == {"ConvTranspose": 2}
+    assert "only a pointwise map folds into the ConvTranspose in front of it" in folded.reasons
+
+
+def test_refuses_conv_transpose_of_one_channel_that_broadcasts():
+    b = Builder()
+    x = b.input("n", C, "h", "w")
+    one = b.op("ConvTranspose", x, b.random(C, 1, 1, 1))
+    folded = optimized(b.model(b.op("Add", one, b.conv(x, C, C, (1, 1)))), *SIZES)
+    assert folded.ops == {"ConvTranspose": 1, "Conv": 1, "Add": 1}
+    assert f"a sum of 1 and {C} channels" in folded.reasons
+
+
+@pytest.mark.parametrize(
+    ("shape", "attributes", "reason"),
+    [
+        ((6, C), {}, "its weight has shape [6, 4], and it has 1 groups"),
+        ((0, C, 3, 3), {}, "its weight has shape [0, 4, 3, 3]"),
+        ((6, C, 3, 3), {"group": 0}, "and it has 0 groups"),
+        ((6, 1, 3, 3), {"group": 4}, "and it has 4 groups"),
+        ((6, C, 3, 3), {"strides": [2]}, "its attributes do not fit"),
+        ((6, C, 3, 3), {"strides": [2, 0]}, "its attributes do not fit"),
+        ((6, C, 3, 3), {"dilations": [2, 2, 2]}, "its attributes do not fit"),
+        ((6, C, 3, 3), {"pads": [1, 1]}, "its attributes do not fit"),
+    ],
+)
+def test_refuses_weights_and_attributes_that_do_not_fit(shape, attributes, reason):
+    b = Builder()
+    x = b.input("n", C, *"hw"[: len(shape) - 2])
+    y = b.op("Conv", x, b.random(*shape), **attributes)
+    model = b.model(b.op("Mul", y, b.constant(0.7)))
+    left_alone(model)
+    assert reason in refusal(model, "Conv", len(shape))
+
+
+def test_refuses_bias_that_does_not_fit():
+    b = Builder()
+    x = b.input("n", C, "h", "w")
+    y = b.op("Conv", x, b.random(6, C, 3, 3), b.random(3))
+    model = b.model(b.batch_norm(y, 6))
+    left_alone(model)
+    assert refusal(model, "Conv") == "its bias has shape [3], and it has 6 channels"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
+from tests.handmade import build
 from tests.lift.building import Builder
-from tests.lift.comparing import optimized
+from tests.lift.comparing import left_alone, optimized, refusal
 
 SIZES = ({"n": 5, "m": 5}, {"n": 1, "m": 3}, {"n": 2, "m": 7})
 D = 5
@@ -248,3 +251,43 @@ def test_folds_conv1d_beside_linear_on_another_view():
     y = b.op("Add", conv, linear)
     folded = optimized(b.model(y))
     assert folded.ops == {"Conv": 1, "MatMul": 1, "Add": 1}
+
+
+def test_refuses_product_of_two_computed_matrices():
+    b = Builder()
+    x, z = b.input(2, D, D), b.input(2, D, D, name="z")
+    y = b.op("Mul", b.op("MatMul", x, z), b.random(D))
+    folded = optimized(b.model(b.op("MatMul", y, b.random(D, D))))
+    assert folded.ops == {"MatMul": 2}
+    assert "MatMul: a product of two tensors that are both computed" in folded.reasons
+
+
+def test_refuses_matmul_whose_input_is_of_unknown_rank():
+    b = Builder()
+    x = b.input("n", "m", D)
+    shape = b.input("k", name="shape", elem_type=TensorProto.INT64)
+    y = b.op("MatMul", b.op("Reshape", x, shape), b.random(D, D), output="product")
+    y = b.op("Mul", y, b.random(D), output="y")
+    nodes, given = (
+        b.nodes,
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ("n", "m", D))
+            for name in ("product", "y")
+        ],
+    )
+    model = build(nodes, b.inputs, given[1:], b.initializers, given[:1])
+    values = np.random.default_rng(3).standard_normal((3, 2, D)).astype(np.float32)
+    folded = optimized(model, feeds=[{"x": values, "shape": np.array([2, 3, D])}])
+    assert folded.ops == {"Reshape": 1, "MatMul": 1, "Mul": 1}
+    assert refusal(model, "MatMul", 3) == "the rank of its input is not known"
+
+
+@pytest.mark.parametrize(
+    ("shape", "reason"), [((1, 1, D), "adds dimensions"), ((3,), "widens the tensor")]
+)
+def test_refuses_gemm_bias_that_does_not_fit(shape, reason):
+    b = Builder()
+    y = b.op("Gemm", b.input("n", D), b.random(D, D), b.random(*shape))
+    model = b.model(b.batch_norm(y, D))
+    left_alone(model)
+    assert refusal(model, "Gemm", 2) == f"its constant of shape {list(shape)} {reason}"

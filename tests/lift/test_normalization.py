@@ -8,7 +8,7 @@ import pytest
 
 import onnxfuse
 from tests.lift.building import Builder
-from tests.lift.comparing import assert_agrees, feeds_for, optimized, run
+from tests.lift.comparing import assert_agrees, feeds_for, left_alone, optimized, refusal, run
 
 C = 4
 SIZES = ({"n": 2, "h": 4, "w": 4}, {"n": 1, "h": 7, "w": 3})
@@ -120,6 +120,7 @@ def test_refuses_statistics_per_position(opset):
     graph = b.model("y")
     result = onnxfuse.optimize(graph)
     assert [n.op_type for n in result.model.graph.node] == ["Conv", "BatchNormalization"]
+    assert any("per position" in r.reason for r in result.report.refusals)
 
 
 @pytest.mark.parametrize("position", [1, 2, 3, 4])
@@ -134,7 +135,7 @@ def test_refuses_computed_statistics(position):
     assert "not constant" in folded.reasons
 
 
-@pytest.mark.parametrize("which", ["scale", "weight"])
+@pytest.mark.parametrize("which", ["scale", "mean", "weight"])
 def test_refuses_overridable_initializer(which):
     """From IR version 4 on an initializer that is an input too is only a default value."""
     b = Builder()
@@ -142,7 +143,7 @@ def test_refuses_overridable_initializer(which):
     weight = b.random(C, C, 3, 3, name="weight")
     y = b.op("Conv", x, weight, b.random(C))
     scale = b.random(C, name="scale")
-    names = [scale, b.random(C), b.random(C), b.positive(C)]
+    names = [scale, b.random(C), b.random(C, name="mean"), b.positive(C)]
     model = b.model(b.op("BatchNormalization", y, *names, output="y"))
     shape = [C, C, 3, 3] if which == "weight" else [C]
     model.graph.input.append(
@@ -158,7 +159,7 @@ def test_refuses_overridable_initializer(which):
     )
 
 
-@pytest.mark.parametrize("opset", [7, 8])
+@pytest.mark.parametrize("opset", [7, 8, 9])
 def test_folds_ir_version_3_and_keeps_it_valid(opset):
     """Before IR version 4 every initializer is listed as an input."""
     b = Builder(opset)
@@ -190,3 +191,14 @@ def test_refuses_norm_with_negative_variance():
     result = onnxfuse.optimize(b.model(y))
     assert {n.op_type for n in result.model.graph.node} == {"Conv", "BatchNormalization"}
     assert any("not finite" in r.reason for r in result.report.refusals)
+
+
+@pytest.mark.parametrize("shapes", [[(C, 1)] * 4, [(C,), (1,), (C,), (C,)], [(0,)] * 4, [()] * 4])
+def test_refuses_statistics_that_do_not_fit(shapes):
+    b = Builder()
+    x = b.input("n", C, "h", "w")
+    y = b.op("BatchNormalization", b.conv(x, C, C, (3, 3)), *(b.positive(*s) for s in shapes))
+    model = b.model(y)
+    left_alone(model)
+    found = [list(shape) for shape in shapes]
+    assert refusal(model, "BatchNormalization") == f"its statistics have shapes {found}"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
+from tests.handmade import build
 from tests.lift.building import Builder
-from tests.lift.comparing import optimized
+from tests.lift.comparing import left_alone, optimized, refusal
 
 C = 4
 SIZES = ({"n": 1, "h": 6, "w": 6}, {"n": 2, "h": 7, "w": 9})
@@ -166,3 +168,54 @@ def test_refuses_pad_with_infinity():
     z = b.conv(pad(b, x, (0, 0, 1, 1, 0, 0, 1, 1), np.inf), C, C, (3, 3))
     folded = optimized(b.model(y, z), *SIZES)
     assert folded.ops == {"Pad": 2, "MaxPool": 1, "Conv": 1}
+
+
+def test_refuses_pad_with_computed_value():
+    b = Builder()
+    x = b.input("n", C, "h", "w")
+    y = b.op("Pad", x, b.constant([0, 0, 1, 1] * 2), b.input(name="value"))
+    model = b.model(b.conv(y, C, C, (3, 3)))
+    values = np.random.default_rng(5).standard_normal((2, C, 5, 6)).astype(np.float32)
+    folded = optimized(model, feeds=[{"x": values, "value": np.array(0.7, np.float32)}])
+    assert folded.ops == {"Pad": 1, "Conv": 1}
+    assert refusal(model, "Pad") == "its value is not constant"
+
+
+@pytest.mark.parametrize("which", ["widths", "axes"])
+def test_refuses_pad_with_computed_widths(which):
+    b = Builder(18)
+    x = b.input("n", C, "h", "w")
+    given = {"widths": [1, 2, 0, 1], "axes": [2, 3]}
+    names = {
+        role: b.input(len(value), name=role, elem_type=TensorProto.INT64)
+        if role == which
+        else b.constant(value)
+        for role, value in given.items()
+    }
+    y = b.op("Pad", x, names["widths"], b.constant(0.7), names["axes"], output="padded")
+    y = b.conv(y, C, C, (3, 3), output="y")
+    known = [helper.make_tensor_value_info("padded", TensorProto.FLOAT, ("n", C, "a", "b"))]
+    known.append(helper.make_tensor_value_info("y", TensorProto.FLOAT, ("n", C, "c", "d")))
+    model = build(b.nodes, b.inputs, known[1:], b.initializers, known[:1], opset=18)
+    values = np.random.default_rng(5).standard_normal((2, C, 5, 6)).astype(np.float32)
+    folded = optimized(model, feeds=[{"x": values, which: np.array(given[which])}])
+    assert folded.ops == {"Pad": 1, "Conv": 1}
+    assert refusal(model, "Pad") == "its widths are not constant, or not two for each axis"
+
+
+def test_refuses_pad_with_too_few_widths():
+    b = Builder()
+    y = b.op("Pad", b.input("n", C, "h", "w"), b.constant([0, 0, 1, 0, 0, 1]))
+    model = b.model(b.conv(y, C, C, (3, 3)))
+    left_alone(model)
+    assert refusal(model, "Pad") == "its widths are not constant, or not two for each axis"
+
+
+@pytest.mark.parametrize("value", [2345.0, -1e4])
+def test_refuses_value_that_takes_digits(value):
+    b = Builder()
+    x = b.input("n", C, "h", "w")
+    y = pad(b, x, (0, 0, 1, 1, 0, 0, 1, 1), value)
+    model = b.model(b.conv(y, C, C, (3, 3), bias=False))
+    assert optimized(model, *SIZES).ops == {"Pad": 1, "Conv": 1}
+    assert "would take digits from its input" in refusal(model, "Pad")

@@ -83,3 +83,22 @@ def test_keeps_dropout_whose_mask_is_read_and_whose_value_goes_on(opset):
     y = b.op("Add", b.op("Sigmoid", y), b.op("Relu", t), output="y")
     model = b.model(y, mask, types={"mask": onnx.TensorProto.BOOL})
     assert optimized(model, *SIZES).ops["Conv"] == 1
+
+
+def test_refuses_dropout_whose_mode_is_computed():
+    b = Builder(13)
+    x = b.input("n", C, "h", "w")
+    flag = b.input(name="training", elem_type=onnx.TensorProto.BOOL)
+    y = b.op("Dropout", b.conv(x, C, C, (1, 1)), b.constant(np.asarray(0.0)), flag)
+    values = np.random.default_rng(5).standard_normal((2, C, 5, 6)).astype(np.float32)
+    feeds = [{"x": values, "training": np.array(mode)} for mode in (True, False)]
+    folded = optimized(b.model(b.batch_norm(y, C)), feeds=feeds)
+    assert folded.ops == {"Conv": 1, "Dropout": 1, "BatchNormalization": 1}
+    assert "model.eval()" in folded.reasons
+
+
+def test_folds_named_identity_into_what_it_passes():
+    b = Builder()
+    x = b.input("n", C, "h", "w")
+    y = b.op("Identity", b.conv(x, C, C, (3, 3)), output="named")
+    assert optimized(b.model(b.op("Relu", y)), *SIZES, keep=["named"]).ops == {"Conv": 1, "Relu": 1}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import onnx
 import pytest
 
 from tests.lift.building import Builder
-from tests.lift.comparing import optimized
+from tests.lift.comparing import left_alone, optimized, refusal
 
 C = 4
 SIZES = ({"n": 1, "h": 6, "w": 6}, {"n": 2, "h": 7, "w": 4})
@@ -166,3 +167,63 @@ def test_refuses_max_pool():
     x = b.input("n", C, "h", "w")
     y = b.op("MaxPool", b.conv(x, C, C, (1, 1)), kernel_shape=[2, 2])
     assert optimized(b.model(y), *SIZES).ops == {"Conv": 1, "MaxPool": 1}
+
+
+@pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize(
+    ("kernel", "strides", "dilations"), [((2, 3), (1, 1), (2, 2)), ((1, 2), (2, 2), None)]
+)
+def test_refuses_auto_pad_on_which_runtimes_differ(mode, kernel, strides, dilations):
+    b = Builder(19)
+    x = b.input("n", C, 7, 7)
+    given = {"dilations": list(dilations)} if dilations else {}
+    y = b.op(
+        "AveragePool",
+        b.conv(x, C, C, (1, 1)),
+        kernel_shape=list(kernel),
+        strides=list(strides),
+        auto_pad=mode,
+        count_include_pad=1,
+        **given,
+    )
+    folded = optimized(b.model(y), {"n": 2}, truth_runs=False)
+    assert folded.ops == {"Conv": 1, "AveragePool": 1}
+    assert "runtimes differ on auto_pad" in folded.reasons
+
+
+def test_refuses_strided_auto_pad_of_unknown_size():
+    b = Builder()
+    x = b.input("n", C, "h", "w")
+    y = b.op(
+        "AveragePool",
+        b.conv(x, C, C, (1, 1)),
+        kernel_shape=[2, 3],
+        strides=[2, 2],
+        auto_pad="SAME_UPPER",
+        count_include_pad=1,
+    )
+    folded = optimized(b.model(y), *SIZES, truth_runs=False)
+    assert folded.ops == {"Conv": 1, "AveragePool": 1}
+    assert "its padding depends on a size that is not known" in folded.reasons
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"kernel_shape": [2]},
+        {"kernel_shape": [2, 2, 2]},
+        {"kernel_shape": [2, 2], "strides": [2]},
+        {"kernel_shape": [2, 2], "pads": [1, 1]},
+        {"kernel_shape": [2, 0]},
+    ],
+)
+def test_refuses_attributes_that_do_not_fit(attributes):
+    b = Builder()
+    x = b.input("n", C, "h", "w")
+    y = b.op("AveragePool", b.conv(x, C, C, (1, 1)), output="y", **attributes)
+    model = b.model(y)
+    shape = model.graph.output[0].type.tensor_type.shape
+    del shape.dim[:]
+    shape.dim.extend(onnx.TensorShapeProto.Dimension(dim_param=name) for name in "nchw")
+    left_alone(model)
+    assert refusal(model, "AveragePool") == "its attributes do not fit its input"

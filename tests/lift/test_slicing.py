@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 
 from tests.lift.building import Builder
-from tests.lift.comparing import optimized
+from tests.lift.comparing import optimized, refusal
 
 C = 4
 SIZES = ({"n": 1, "h": 6, "w": 6}, {"n": 2, "h": 7, "w": 9})
@@ -61,8 +62,9 @@ def test_refuses_backward_slice():
     b = Builder()
     x = b.input("n", C, 6, 6)
     y = cut(b, x, (3,), (-1,), (-MANY,), (-1,))
-    folded = optimized(b.model(b.batch_norm(b.conv(y, C, C, (1, 1)), C)), {"n": 2})
-    assert folded.ops == {"Slice": 1, "Conv": 1}
+    model = b.model(b.batch_norm(b.conv(y, C, C, (1, 1)), C))
+    assert optimized(model, {"n": 2}).ops == {"Slice": 1, "Conv": 1}
+    assert refusal(model, "Slice") == "it runs backwards, which is not a convolution"
 
 
 @pytest.mark.parametrize(
@@ -99,3 +101,49 @@ def test_space_to_depth_focus(known):
     y = b.conv(b.op("Concat", *parts, axis=1), 12, 8, (3, 3), pads=[1] * 4)
     folded = optimized(b.model(y), *(({"n": 1}, {"n": 2}) if known else EVEN))
     assert (folded.ops.keys() == {"Conv"}) == known, folded.reasons
+
+
+@pytest.mark.parametrize("which", ["starts", "ends", "axes", "steps"])
+def test_refuses_slice_with_computed_bounds(which):
+    b = Builder()
+    x = b.input("n", C, "h", "w")
+    given = {"starts": [1], "ends": [MANY], "axes": [2], "steps": [2]}
+    names = [
+        b.input(1, name=role, elem_type=TensorProto.INT64) if role == which else b.constant(value)
+        for role, value in given.items()
+    ]
+    y = b.op("Slice", b.conv(x, C, C, (1, 1)), *names)
+    values = np.random.default_rng(5).standard_normal((2, C, 5, 6)).astype(np.float32)
+    feeds = {"x": values, which: np.array(given[which])}
+    model = b.model(b.batch_norm(y, C))
+    folded = optimized(model, feeds=[feeds])
+    assert folded.ops == {"Conv": 1, "Slice": 1, "BatchNormalization": 1}
+    what = "bounds are" if which in ("starts", "ends") else "axes or steps are"
+    assert refusal(model, "Slice") == f"its {what} not constant"
+
+
+@pytest.mark.parametrize(
+    ("axes", "starts", "ends", "reason"),
+    [
+        ((0,), (1,), (MANY,), "it slices the batch"),
+        ((2,), (0,), (5,), "its bounds depend on a size that is not known"),
+        ((2,), (-3,), (MANY,), "its bounds depend on a size that is not known"),
+    ],
+)
+def test_refuses_slice_of_something_else(axes, starts, ends, reason):
+    b = Builder()
+    x = b.input("n", C, "h", "w")
+    y = cut(b, b.conv(x, C, C, (1, 1)), axes, starts, ends)
+    model = b.model(b.batch_norm(y, C))
+    folded = optimized(model, {"n": 2, "h": 7, "w": 5}, {"n": 3, "h": 5, "w": 6})
+    assert folded.ops == {"Conv": 1, "Slice": 1, "BatchNormalization": 1}
+    assert reason in refusal(model, "Slice")
+
+
+def test_refuses_slice_that_keeps_nothing():
+    b = Builder()
+    x = b.input("n", C, 6, 6)
+    y = cut(b, b.conv(x, C, C, (1, 1)), (2,), (5,), (2,))
+    model = b.model(b.op("Mul", y, b.random(C, 1, 1)))
+    assert optimized(model, {"n": 2}).ops == {"Conv": 1, "Slice": 1, "Mul": 1}
+    assert refusal(model, "Slice") == "it keeps nothing"

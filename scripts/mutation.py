@@ -1,0 +1,121 @@
+"""Does a test fail for every condition that is taken out?
+
+First the tests run once, and note which conditions decide in them (`scripts.mutants`). Then each
+condition is taken out in turn, and the tests in which it decides run until one fails.
+
+    python -m scripts.mutation [--only onnxfuse/lift/pooling.py] [--jobs 2]
+
+Exit code 1 when there is a condition without which all tests pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from scripts import mutants
+
+TESTS = ("tests/affine", "tests/lift", "tests/test_certify.py")
+BATCH = 20
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A condition, and the tests in which it decides, those that tell most first."""
+
+    condition: mutants.Condition
+    tests: tuple[str, ...]
+
+    def __str__(self) -> str:
+        count = len(self.tests)
+        how = f"{count} tests reach it and pass without it" if count else "no test reaches it"
+        return ": ".join(filter(None, (self.condition.key, self.condition.text, how)))
+
+
+def decisions(tests: list[str], jobs: int) -> dict[str, tuple[float, list[str]]]:
+    """Of every test how long it takes and what decides in it.
+
+    Raises:
+        RuntimeError: A test fails with nothing taken out.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "scripts.mutants", "-n", str(jobs)]
+        environment = {**os.environ, mutants.FOLDER_VARIABLE: folder}
+        done = subprocess.run(
+            [*command, *tests], cwd=mutants.ROOT, env=environment, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise RuntimeError(f"tests fail as it is:\n{done.stdout[-4000:]}{done.stderr[-2000:]}")
+        found: dict[str, tuple[float, list[str]]] = {}
+        for file in Path(folder).glob("*.json"):
+            found.update(json.loads(file.read_text()))
+        return found
+
+
+def trials(
+    conditions: list[mutants.Condition], noted: dict[str, tuple[float, list[str]]]
+) -> list[Trial]:
+    """What to try: of every condition the tests in which few others decide, and the quick ones."""
+    found = []
+    for condition in conditions:
+        deciding = [
+            (len(keys) * seconds, test)
+            for test, (seconds, keys) in noted.items()
+            if condition.key in keys
+        ]
+        found.append(Trial(condition, tuple(test for _, test in sorted(deciding))))
+    return found
+
+
+def is_noticed(trial: Trial) -> bool:
+    """True when a test fails once the condition is taken out. For a process of its own."""
+    mutants.DECISIONS.taken_out = trial.condition.key
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 1)
+    os.dup2(silent, 2)
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header"]
+    for start in range(0, len(trial.tests), BATCH):
+        if pytest.main([*options, *trial.tests[start : start + BATCH]]) != 0:
+            return True
+    return False
+
+
+def main() -> int:
+    """Runs all and prints what is left."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("tests", nargs="*", default=list(TESTS))
+    parser.add_argument("--only", default="", metavar="PREFIX", help="conditions to take out")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    arguments = parser.parse_args()
+    start = time.perf_counter()
+    noted = decisions(arguments.tests, arguments.jobs)
+    mutants.install()
+    wanted = [c for c in mutants.conditions() if c.key.startswith(arguments.only)]
+    os.chdir(mutants.ROOT)
+    todo = trials(wanted, noted)
+    left = 0
+    # a process for each, so that nothing that tests keep outlives a condition
+    with multiprocessing.get_context("fork").Pool(arguments.jobs, maxtasksperchild=1) as pool:
+        for trial, noticed in zip(todo, pool.imap(is_noticed, todo), strict=True):
+            if not noticed:
+                left += 1
+                print(trial, flush=True)
+    print(
+        f"{len(todo) - left} of {len(todo)} conditions and rules are missed by a test "
+        f"({time.perf_counter() - start:.0f} s)"
+    )
+    return 1 if left else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
