@@ -224,9 +224,14 @@ _tests: dict[str, tuple[float, list[str]]] = {}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Wraps the conditions before a test module can import them."""
+    """Wraps the conditions before a test module can import them, and makes runs repeatable."""
+    from hypothesis import Phase, settings  # not before pytest has seen to it
+
     if FOLDER_VARIABLE in os.environ:
         install()
+    phases = [Phase.explicit, Phase.generate]  # a smaller example tells no more
+    settings.register_profile("mutation", derandomize=True, database=None, phases=phases)
+    settings.load_profile("mutation")
 
 
 @pytest.hookimpl(wrapper=True)

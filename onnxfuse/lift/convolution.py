@@ -68,8 +68,8 @@ def conv_transpose(site: Site) -> Step | Refusal:
     kept: dict[str, AttributeValue] = {
         n: v for n in names if (v := site.integer_list(n)) is not None
     }
-    if site.has("auto_pad"):
-        kept["auto_pad"] = site.text("auto_pad", "NOTSET")
+    if mode := site.text("auto_pad", ""):
+        kept["auto_pad"] = mode
     stored = site.float64(site.input(1))
     term = FixedWindow(
         op_type="ConvTranspose",

@@ -33,6 +33,8 @@ def passes(site: Site) -> Step | Refusal:
     if site.node.op_type == "Dropout":
         if site.output != site.node.output[0]:
             return Refusal("the mask of a Dropout")
+        if site.input(1) and not site.graph.is_constant(site.input(1)):
+            return Refusal("its ratio is not constant")
         if site.input(2):
             mode = site.graph.constant(site.input(2))
             if mode is None or bool(np.ravel(mode)[0]):

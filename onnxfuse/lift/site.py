@@ -79,10 +79,6 @@ class Site:
     def _attributes(self) -> dict[str, onnx.AttributeProto]:
         return attributes(self.node)
 
-    def has(self, name: str) -> bool:
-        """True when the attribute is given."""
-        return name in self._attributes
-
     def integer(self, name: str, default: int) -> int:
         """An integer attribute."""
         found = self._attributes.get(name)

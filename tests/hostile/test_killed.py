@@ -38,8 +38,14 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def heed_interrupts():
+    """In the child: what a shell starts in the background ignores them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def start(path, out):
-    return subprocess.Popen([*COMMAND, str(path), "-o", str(out)], stderr=subprocess.PIPE)
+    command = [*COMMAND, str(path), "-o", str(out)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=heed_interrupts)
 
 
 def wait_for_writing(process, folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -329,13 +330,21 @@ def test_matches_for_any_padding_of_a_sum(rank, pads):
         assert folded.ops == {"Conv": 1}
 
 
-def test_refuses_conv_transpose_behind_conv_transpose():
+def test_refuses_what_is_not_pointwise_in_front_of_conv_transpose():
+    b = Builder()
+    y = b.conv(b.input("n", C, "h", "w"), C, C, (2, 3), bias=False)
+    folded = optimized(b.model(b.op("ConvTranspose", y, b.random(C, C, 2, 2))), *SIZES)
+    assert folded.ops == {"Conv": 1, "ConvTranspose": 1}
+    assert "only a pointwise map folds into the ConvTranspose behind it" in folded.reasons
+
+
+@pytest.mark.parametrize(("op", "kernel"), [("ConvTranspose", (1, 1)), ("Conv", (3, 2))])
+def test_refuses_what_is_not_pointwise_behind_conv_transpose(op, kernel):
     b = Builder()
     x = b.input("n", C, "h", "w")
-    y = b.op("ConvTranspose", x, b.random(C, 6, 2, 2), b.random(6))
-    y = b.op("ConvTranspose", y, b.random(6, C, 1, 1), b.random(C))
-    folded = optimized(b.model(y), *SIZES)
-    assert folded.ops == {"ConvTranspose": 2}
+    y = b.op("ConvTranspose", x, b.random(C, C, 2, 2), b.random(C))
+    folded = optimized(b.model(b.op(op, y, b.random(C, C, *kernel), b.random(C))), *SIZES)
+    assert folded.ops == Counter(["ConvTranspose", op])
     assert "only a pointwise map folds into the ConvTranspose in front of it" in folded.reasons
 
 

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from tests.lift.building import Builder
-from tests.lift.comparing import optimized
+from tests.lift.comparing import optimized, refusal
 
 C = 4
 SIZES = ({"n": 1, "h": 6, "w": 6}, {"n": 2, "h": 7, "w": 9})
@@ -97,8 +97,21 @@ def test_refuses_dropout_whose_mode_is_computed():
     assert "model.eval()" in folded.reasons
 
 
-def test_folds_named_identity_into_what_it_passes():
+def test_folds_named_identity_into_what_it_passes_without_probing():
     b = Builder()
     x = b.input("n", C, "h", "w")
     y = b.op("Identity", b.conv(x, C, C, (3, 3)), output="named")
-    assert optimized(b.model(b.op("Relu", y)), *SIZES, keep=["named"]).ops == {"Conv": 1, "Relu": 1}
+    folded = optimized(b.model(b.op("Relu", y)), *SIZES, keep=["named"])
+    assert folded.ops == {"Conv": 1, "Relu": 1}
+    assert not any(fold.certificate.stretches for fold in folded.report.folds)
+
+
+def test_refuses_dropout_whose_ratio_is_computed():
+    b = Builder(13)
+    x = b.input("n", C, "h", "w")
+    y = b.op("Dropout", b.conv(x, C, C, (1, 1)), b.input(name="ratio"))
+    model = b.model(b.batch_norm(y, C))
+    values = np.random.default_rng(5).standard_normal((2, C, 5, 6)).astype(np.float32)
+    folded = optimized(model, feeds=[{"x": values, "ratio": np.array(0.4, np.float32)}])
+    assert folded.ops == {"Conv": 1, "Dropout": 1, "BatchNormalization": 1}
+    assert refusal(model, "Dropout") == "its ratio is not constant"

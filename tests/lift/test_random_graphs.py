@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tests.lift.building import Builder
-from tests.lift.comparing import optimized
+from tests.lift.comparing import feeds_for, optimized
 from tests.lift.random_checking import check
 from tests.lift.random_graphs import models
 
@@ -72,3 +72,12 @@ def test_tensors_without_channels_are_left_alone(op):
     else:
         y = b.op("Gather", y, b.constant(np.zeros(0, np.int64)), axis=1)
     assert optimized(b.model(b.op("Neg", y))).ops == {"Conv": 1, op: 1, "Neg": 1}
+
+
+def test_a_dropout_with_a_ratio_that_is_an_input_is_left_alone():
+    b = Builder()
+    y = b.conv(b.input(1, 4, 5, 5), 4, 4, (1, 1))
+    y = b.op("Dropout", y, b.input(name="ratio"))
+    model = b.model(b.batch_norm(y, 4))
+    feeds = [{**feeds_for(model), "ratio": np.asarray(0.5, np.float32)}]
+    assert optimized(model, feeds=feeds).ops["Dropout"] == 1
