@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,12 +43,14 @@ class Certificate:
             convolutions; empty where there are none.
         border: By how much, over the largest output, a constant at the border differs since padding
             values were taken for the same that differ by rounding; 0 where there are none.
+        allowed: What the error may be.
     """
 
     error: float
     shapes: tuple[tuple[int, ...], ...]
     stretches: tuple[tuple[int, ...], ...] = ()
     border: float = 0.0
+    allowed: float = TOLERANCE
 
 
 def certify(
@@ -71,7 +73,8 @@ def certify(
         The certificate, or a refusal where the evaluator has no safe meaning for a node.
 
     Raises:
-        CertificateError: If they differ by more than 1e-10 of the largest output.
+        CertificateError: If they differ by more than 1e-10 of the largest output, or in shape, or
+            the replacement does not take what the nodes take.
     """
     source = candidate.source
     nodes = replaced.evaluable
@@ -79,9 +82,12 @@ def certify(
     constants = {n: value for n in read if (value := graph.constant(n)) is not None}
     constants |= replaced.constants
     rng = np.random.default_rng(zlib.crc32(target.encode()))
-    shapes = tuple(_probe_shapes(graph, candidate))
-    if any(math.prod(shape) > _MOST_ELEMENTS for shape in shapes):
-        return Refusal("it cannot be certified: its window reaches too far")
+    shapes, elements = [], 0
+    for shape in _probe_shapes(graph, candidate):
+        elements += math.prod(shape)
+        if elements > _MOST_ELEMENTS:
+            return Refusal("it cannot be certified: its window reaches too far")
+        shapes.append(shape)
     term = candidate.term
     dtype = onnx.helper.tensor_dtype_to_np_dtype(graph.type(source).elem_type)
     worst = border = 0.0
@@ -116,7 +122,7 @@ def certify(
     proofs = [probed.proof for probed in replaced.probed]
     worst = max([worst, *(proof.error for proof in proofs)])
     proved = dict.fromkeys(shape for proof in proofs for shape in proof.shapes)
-    return Certificate(worst, shapes, tuple(proved), border)
+    return Certificate(worst, tuple(shapes), tuple(proved), border)
 
 
 def _made(
@@ -126,7 +132,13 @@ def _made(
     if not lowered.nodes:
         return x
     given = {**lowered.constants, source: x}
-    return evaluate(lowered.nodes, given, graph.opset)[target]
+    try:
+        return evaluate(lowered.nodes, given, graph.opset)[target]
+    except ValueError as error:
+        raise CertificateError(
+            f"the fold into {target!r} does not take {source!r} of shape {list(x.shape)}: {error}; "
+            "nothing was written"
+        ) from error
 
 
 def _border_gap(
@@ -196,7 +208,7 @@ def _conditioned(
     return max(TOLERANCE, TOLERANCE / _NUDGE * moved_by) if np.isfinite(moved_by) else TOLERANCE
 
 
-def _probe_shapes(graph: Graph, candidate: Candidate) -> list[tuple[int, ...]]:
+def _probe_shapes(graph: Graph, candidate: Candidate) -> Iterator[tuple[int, ...]]:
     """Shapes for the source; what is known of it is kept where the map holds at one size only."""
     term, view = candidate.term, candidate.view
     known = graph.type(candidate.source).shape or (None,) * view.rank
@@ -209,31 +221,35 @@ def _probe_shapes(graph: Graph, candidate: Candidate) -> list[tuple[int, ...]]:
     transposed = isinstance(term, FixedWindow) and term.op_type == "Gemm"
     shape[0 if transposed else view.axis] = term.in_channels
     static = [d for axis in view.spatial if isinstance(d := known[axis], int)]
-    shapes = []
+    last: tuple[int, ...] | None = None
     for size in _probe_sizes(term, tuple(static) if len(static) == len(view.spatial) else None):
         for axis, extent in zip(view.spatial, size, strict=True):
             held = known[axis]
             shape[axis] = held if frozen and isinstance(held, int) else extent
         turned = candidate.turned
-        shapes.append(tuple(shape) if turned is None else turned.shape_in_front(tuple(shape)))
-    return list(dict.fromkeys(shapes))
+        found = tuple(shape) if turned is None else turned.shape_in_front(tuple(shape))
+        if found != last:
+            yield found
+        last = found
 
 
-def _probe_sizes(term: Term, static: Size | None) -> list[Size]:
+def _probe_sizes(term: Term, static: Size | None) -> Iterator[Size]:
     """Sizes at which the whole kernel fits once, with every remainder of the strides."""
     if isinstance(term, FixedWindow):
         if static is not None and "output_shape" in term.attributes:
-            return [static]
+            yield static
+            return
         first = [min(k, _LARGEST_WINDOW) + 2 for k in term.kernel]
-        return [tuple(n + phase + axis for axis, n in enumerate(first)) for phase in range(2)]
+        for phase in range(2):
+            yield tuple(n + phase + axis for axis, n in enumerate(first))
+        return
     if term.at_size is not None:
-        return [term.at_size]
-    return [
-        tuple(
+        yield term.at_size
+        return
+    for phase in range(max(term.strides, default=1)):
+        yield tuple(
             max(e, e - p - q) + 1 + (phase + axis) % s
             for axis, (e, p, q, s) in enumerate(
                 zip(term.extents, term.begins, term.ends, term.strides, strict=True)
             )
         )
-        for phase in range(max(term.strides, default=1))
-    ]

@@ -116,6 +116,12 @@ def lowered(term: Term, size: Size, pixels_in: int, *, spatial: bool, biased: bo
     return replace(work, nanoseconds=round(SUM * work.nanoseconds)) if term.is_sum else work
 
 
+def beyond_crops(term: AffineConv, size: Size) -> Size:
+    """An assumed size of x, so much larger that a map which cuts off most of it leaves some."""
+    cuts = (e - 1 - p - q for e, p, q in zip(term.extents, term.begins, term.ends, strict=True))
+    return tuple(n + cut if 2 * cut > n else n for n, cut in zip(size, cuts, strict=True))
+
+
 def scaling(term: Term) -> int:
     """How many output positions a ConvTranspose has per input position."""
     if isinstance(term, AffineConv) or term.op_type != "ConvTranspose":

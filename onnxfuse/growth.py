@@ -68,7 +68,7 @@ def _excess(graph: Graph, values: Mapping[str, Array], done: set[int], kept: set
     excess: list[int] = []
     for name, index in makers.items():
         size = values[name].nbytes
-        replaced = sum(
+        replaced = math.fsum(
             _bytes(graph, values, root) * size / shared[root] for root in roots[name] & leaving
         )
         alone = all(root in leaving and shared[root] == size for root in roots[name])

@@ -10,15 +10,15 @@ from typing import Any
 import onnx
 
 from onnxfuse import io
-from onnxfuse.affine import Refusal
 from onnxfuse.errors import ModelError
 from onnxfuse.fold import Fold, fold_graph
 from onnxfuse.graph import Array, Graph, TensorType, bodies
 from onnxfuse.lift import RULES
 from onnxfuse.normalize import normalize
-from onnxfuse.probe import Search, Setting, model_settings
+from onnxfuse.probe import Effort, Search, Setting, model_settings
 from onnxfuse.report.counts import assumed_sizes, concrete_types, count, lacks_types
 from onnxfuse.report.report import Refused, Report
+from onnxfuse.rewrites import REWRITES, flush_denormals
 from onnxfuse.shapes import default_opset, infer_types
 from onnxfuse.symbols import completed_types
 
@@ -117,7 +117,8 @@ class _Run:
         self.folds: list[Fold] = []
         self.refusals: list[tuple[str, str, str]] = []
         self.impossible: dict[tuple[str, str], tuple[str, str, str]] = {}
-        self.unreadable: dict[tuple[bytes, ...], Refusal] = {}
+        self.effort = Effort()
+        self.flushed: dict[str, int] = {}
         self.no_convolution: dict[str, str] = {}
 
     def result(self) -> OptimizeResult:
@@ -136,6 +137,8 @@ class _Run:
                     break
                 types = infer_types(self.model)
             self._drop_what_bodies_left()
+            self.tell("flushing denormals")
+            self._flush(types)
         else:
             reason = f"opset {self.opset} is older than {OLDEST_OPSET}"
             self.refusals = [(n.name, n.op_type, reason) for n in self.model.graph.node]
@@ -147,6 +150,7 @@ class _Run:
             before=before,
             after=count(self.model, concrete),
             assumed=assumed,
+            flushed=self.flushed,
         )
         return OptimizeResult(self.model, report, self.source)
 
@@ -186,7 +190,9 @@ class _Run:
         again = False
         for graph in self._graphs(types):
             types.update(completed_types(graph))
-            probes = Search(graph, self._settings, self.skip, self.unreadable).run()
+            rewritten = [fold for rewrite in REWRITES for fold in rewrite(graph, self.skip)]
+            self.folds.extend(rewritten)
+            probes = Search(graph, self._settings, self.skip, self.effort).run()
             for name, refusal in probes.refusals.items():
                 self.no_convolution.setdefault(name, refusal.reason)
             outcome = fold_graph(graph, probes, self.skip, self.impossible)
@@ -194,12 +200,19 @@ class _Run:
                 self.no_convolution.pop(made, None)
             self.folds.extend(outcome.folds)
             self.refusals.extend(outcome.refusals)
-            again |= bool(outcome.folds or outcome.impossible)
+            again |= bool(rewritten or outcome.folds or outcome.impossible)
             self.impossible |= outcome.impossible
         return again
 
     def _settings(self) -> list[Setting]:
         return model_settings(self.model)
+
+    def _flush(self, types: dict[str, TensorType]) -> None:
+        for graph in self._graphs(types):
+            outcome = flush_denormals(graph)
+            self.flushed |= outcome.counts
+            known = {node for node, _, _ in (*self.refusals, *self.impossible.values())}
+            self.refusals.extend(found for found in outcome.refusals if found[0] not in known)
 
     def _drop_what_bodies_left(self) -> None:
         """Drops initializers of the main graph that only nodes in bodies read, now folded."""

@@ -36,7 +36,6 @@ MAX_SOURCES = 16
 NOMINAL_EXTENT = 32
 _TIDY_ELEMENTS = 1 << 21
 
-
 _CROPS = frozenset({"Pad", "Slice"})
 """Where no operator tells how tensors are read, those that move pixels suggest images."""
 
@@ -156,6 +155,8 @@ class Regions:
     def candidate(self, source: Source, view: View, term: Term) -> Candidate:
         """A map with its price; looks for zero blocks where they may be and looking is cheap."""
         size = self._nominal_size(source, view)
+        if isinstance(term, AffineConv) and self.static_size(source, view) is None:
+            size = cost.beyond_crops(term, size)
         if isinstance(term, AffineConv) and term.is_selective:
             elements = term.out_channels * term.in_channels // term.groups
             if elements * math.prod(term.kernel) <= _TIDY_ELEMENTS:

@@ -13,7 +13,7 @@ from onnxfuse.affine import Refusal, Term
 from onnxfuse.graph import Array
 from onnxfuse.lower import Lowered
 
-_SLOW = 2.0**-126
+SLOW = 2.0**-126
 """The smallest normal number of float32 and bfloat16. Below it processors take a hundred times as
 long; what is subnormal in float16 is normal in the float32 that they compute in."""
 
@@ -55,33 +55,42 @@ def round_constants(lowered: Lowered, elem_type: int) -> Rounded | Refusal:
             return Refusal(f"the folded weight, up to {np.abs(value).max():.4g}, overflows {dtype}")
     if not rounded:
         return Rounded(rounded)
-    roundoff, smallest = _precision(dtype)
+    roundoff, smallest = precision(dtype)
     largest = _largest(lowered.term)
     if np.any((largest > 0) & (largest < smallest)):
         return Refusal(f"the folded weight underflows {dtype}")
-    if smallest > _SLOW:
+    if smallest > SLOW:
         return Rounded(rounded)
     weakest = float(np.min(largest, where=largest > 0, initial=np.inf))
-    return _flushed(rounded, smallest, roundoff * weakest, roundoff)
+    return flushed(rounded, smallest, roundoff * weakest, roundoff)
 
 
-def _flushed(
-    constants: dict[str, Array], smallest: float, limit: float, roundoff: float
+def flushed(
+    constants: Mapping[str, Array], smallest: float, limit: float, roundoff: float
 ) -> Rounded:
-    """The constants with zero in the place of subnormal numbers below the limit."""
-    count = 0
+    """Constants with zero in the place of subnormal numbers.
+
+    Args:
+        constants: By name.
+        smallest: The smallest normal number.
+        limit: What is not below this stays, whatever it is.
+        roundoff: What is not below this, times the largest of its constant, stays too.
+    """
+    changed, count = dict(constants), 0
     for name, value in constants.items():
-        sizes = np.abs(value.astype(np.float64))
-        limits = (smallest, limit, roundoff * float(sizes.max(initial=0.0)))
-        tiny = (sizes > 0) & (sizes < min(limits))
-        if tiny.any():
-            count += int(tiny.sum())
-            constants[name] = np.where(tiny, value.dtype.type(0), value)
-    return Rounded(constants, count)
+        sizes = np.abs(value)
+        tiny = (sizes > 0) & (sizes < smallest)
+        if not tiny.any():
+            continue
+        least = min(limit, roundoff * float(sizes.max()))
+        tiny[tiny] = sizes[tiny].astype(np.float64) < least
+        count += int(tiny.sum())
+        changed[name] = np.where(tiny, value.dtype.type(0), value)
+    return Rounded(changed, count)
 
 
-def _precision(dtype: np.dtype[np.generic]) -> tuple[float, float]:
-    """The largest relative error of a rounding, and the smallest normal number."""
+def precision(dtype: np.dtype[np.generic]) -> tuple[float, float]:
+    """The largest relative error of a rounding to a type, and the smallest normal number."""
     one = np.ones(1, dtype)
     digits = float(np.nextafter(one, one + one)[0]) - 1.0
     return digits / 2, float(np.nextafter(np.zeros(1, dtype), one)[0]) / digits

@@ -8,6 +8,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
+from onnxfuse.ceiling import infer_pools_as_run
 from onnxfuse.graph import Dim, TensorType, bodies
 from onnxfuse.hollow import INLINE_BYTES, hollow, is_external, payload_bytes, tensors
 
@@ -169,6 +170,7 @@ def _undeclared(
         _drop(graph.input if model.ir_version < 4 else graph.initializer, both)
 
     clear(copy.graph)
+    infer_pools_as_run(copy)
     copy.ir_version = max(copy.ir_version, 4)
     copy.opset_import.append(onnx.helper.make_opsetid(ASIDE, 1))
     return copy

@@ -48,10 +48,15 @@ Source = str | Turned
 
 
 def order_of(graph: Graph, node: onnx.NodeProto) -> tuple[int, ...] | None:
-    """The axes of a Transpose's input in the order of its output; None if the rank is not known."""
+    """The axes of a Transpose's input in the order of its output.
+
+    Returns:
+        None where the rank is not known, or `perm` is no order of the axes.
+    """
     perm = attributes(node).get("perm")
     if perm is not None:
-        return tuple(perm.ints)
+        order = tuple(perm.ints)
+        return order if sorted(order) == list(range(len(order))) else None
     rank = graph.type(node.input[0]).rank
     return None if rank is None else tuple(reversed(range(rank)))
 

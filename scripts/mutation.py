@@ -13,11 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +28,12 @@ import pytest
 
 from scripts import mutants
 
-TESTS = ("tests/affine", "tests/lift", "tests/test_certify.py")
+TESTS = ("tests/affine", "tests/lift", "tests/rewrites", "tests/test_certify.py")
 WITHOUT = "--ignore-glob=*/test_random_*.py"  # each condition has a test of its own
 BATCH = 20
+LONGEST = 120.0  # seconds; a test that takes longer without a condition notices it
+MEMORY = 8 << 30  # bytes, in each process
+NOTICED, UNNOTICED, CANNOT_RUN = 0, 3, 4
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,45 @@ def is_noticed(trial: Trial) -> bool:
     return False
 
 
+def _try(trial: Trial) -> None:
+    """Ends the process with what came of a trial."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    try:
+        code = NOTICED if is_noticed(trial) else UNNOTICED
+    except RuntimeError:
+        code = CANNOT_RUN
+    os._exit(code)
+
+
+def outcomes(todo: list[Trial], jobs: int) -> Iterator[tuple[Trial, bool]]:
+    """Every trial, and whether it is noticed: as a test that fails, a crash, or a hang.
+
+    Each has a process of its own, so that nothing that tests keep outlives a condition.
+
+    Raises:
+        RuntimeError: The tests of one cannot be run.
+    """
+    fork = multiprocessing.get_context("fork")
+    running: dict[int, tuple[multiprocessing.process.BaseProcess, Trial, float]] = {}
+    pending = list(reversed(todo))
+    while pending or running:
+        while pending and len(running) < jobs:
+            trial = pending.pop()
+            process = fork.Process(target=_try, args=(trial,))
+            process.start()
+            running[process.sentinel] = (process, trial, time.monotonic() + LONGEST)
+        multiprocessing.connection.wait(list(running), timeout=1.0)
+        for sentinel, (process, trial, deadline) in list(running.items()):
+            if process.is_alive() and time.monotonic() < deadline:
+                continue
+            process.kill()
+            process.join()
+            del running[sentinel]
+            if process.exitcode == CANNOT_RUN:
+                raise RuntimeError(f"cannot run the tests of {trial}")
+            yield trial, process.exitcode != UNNOTICED
+
+
 def main() -> int:
     """Runs all and prints what is left."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -117,14 +162,10 @@ def main() -> int:
     os.chdir(mutants.ROOT)
     todo = trials(wanted, noted)
     left = 0
-    # a process for each, so that nothing that tests keep outlives a condition
-    with multiprocessing.get_context("fork").Pool(arguments.jobs, maxtasksperchild=1) as pool:
-        for trial, noticed in zip(todo, pool.imap(is_noticed, todo), strict=True):
-            if not noticed:
-                left += 1
-                print(trial, flush=True)
-        pool.close()
-        pool.join()
+    for trial, noticed in outcomes(todo, arguments.jobs):
+        if not noticed:
+            left += 1
+            print(trial, flush=True)
     print(
         f"{len(todo) - left} of {len(todo)} conditions and rules are missed by a test "
         f"({time.perf_counter() - start:.0f} s)"

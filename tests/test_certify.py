@@ -7,7 +7,7 @@ import pytest
 
 import onnxfuse
 from onnxfuse import certify, fold
-from onnxfuse.affine import AffineConv, Deferred
+from onnxfuse.affine import AffineConv, Deferred, select
 from onnxfuse.graph import Graph
 from tests.lift.building import Builder, same
 
@@ -66,6 +66,58 @@ def test_a_wrong_map_is_caught(monkeypatch, mistake):
         onnxfuse.optimize(block())
 
 
+def padded_by_more(term):
+    return replace(term, pads=tuple(p + 2 for p in term.pads))
+
+
+def one_channel_short(term):
+    return select(term, range(term.out_channels - 1))
+
+
+def one_channel_twice(term):
+    return select(term, [*range(term.out_channels), 0])
+
+
+def other_inputs(term):
+    weight = Deferred.of(np.concatenate([term.weight] * 2, axis=1))
+    return replace(term, weight_of=weight, in_channels=2 * term.in_channels)
+
+
+def rounded_at_the_border(certify_it):
+    """Certificates for candidates whose padding values somebody rounded."""
+
+    def certified(graph, replaced, lowered, candidate, target):
+        error = Deferred(lambda: np.ones(candidate.term.out_channels))
+        term = replace(candidate.term, border_error_of=error)
+        return certify_it(graph, replaced, lowered, replace(candidate, term=term), target)
+
+    return certified
+
+
+@pytest.mark.parametrize("is_rounded", [False, True])
+@pytest.mark.parametrize(
+    "mistake", [padded_by_more, one_channel_short, one_channel_twice, other_inputs]
+)
+def test_a_map_of_another_shape_is_caught(monkeypatch, mistake, is_rounded):
+    lower = fold.lower
+    monkeypatch.setattr(fold, "lower", lambda g, term, *rest: lower(g, mistake(term), *rest))
+    if is_rounded:
+        monkeypatch.setattr(fold, "certify", rounded_at_the_border(certify.certify))
+    said = "does not take 'x'" if mistake is other_inputs else "by inf"
+    with pytest.raises(onnxfuse.CertificateError, match=said):
+        onnxfuse.optimize(block())
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_infinitely_far(bad):
+    """Also where both sides agree on it: nothing is proved by that."""
+    ones = np.ones(3)
+    odd = np.array([1.0, bad, 1.0])
+    assert certify._difference(odd, ones, ones) == np.inf
+    assert certify._difference(ones, odd, ones) == np.inf
+    assert certify._difference(odd, odd, ones) == np.inf
+
+
 def test_a_right_map_is_certified_at_every_stride_phase():
     (made,) = onnxfuse.optimize(block()).report.folds
     assert made.certificate.error <= 1e-14
@@ -119,8 +171,19 @@ def test_refuses_a_border_that_no_rounding_explains(monkeypatch):
     assert "its padding is off by more than rounding explains" in str(result.report.refusals)
 
 
-def test_refuses_probes_of_absurd_size(monkeypatch):
-    monkeypatch.setattr(certify, "_MOST_ELEMENTS", 20)
+@pytest.mark.parametrize(("most", "folds"), [(20, 0), (100, 1), (200, 1)])
+def test_refuses_probes_of_absurd_size(monkeypatch, most, folds):
+    """Two probes of 80 elements are too much together, too; those of the 1x1 Conv are smaller."""
+    monkeypatch.setattr(certify, "_MOST_ELEMENTS", most)
     result = onnxfuse.optimize(block())
-    assert not result.report.folds
+    assert len(result.report.folds) == folds
+    assert ("its window reaches too far" in str(result.report.refusals)) == (most < 200)
+
+
+def test_strides_that_no_probe_meets_are_refused_at_once():
+    b = Builder()
+    y = b.conv(b.input(1, 4, 9, 9), 4, 4, (3, 3), strides=[1 << 40] * 2)
+    model = b.model(b.op("Mul", y, b.constant(0.7)))
+    result = onnxfuse.optimize(model)
+    assert list(result.model.graph.node) == list(model.graph.node)
     assert "its window reaches too far" in str(result.report.refusals)

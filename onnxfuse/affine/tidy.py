@@ -64,7 +64,8 @@ def without_crops(f: AffineConv) -> AffineConv:
     for axis, (step, stride) in enumerate(zip(f.dilations, f.strides, strict=True)):
         behind = f.rank + axis
         if f.at_size is not None and pads[behind] < 0:
-            pads[behind] = min(0, pads[behind] + stride - 1)
+            unread = (f.at_size[axis] + pads[axis] + pads[behind] - f.extents[axis]) % stride
+            pads[behind] = min(0, pads[behind] + stride - 1 - unread)
         front, back = (max(0, math.ceil(-pads[side] / step)) for side in (axis, behind))
         pads[axis] += front * step
         pads[behind] += back * step

@@ -39,7 +39,8 @@ def write(model: Source | onnx.ModelProto, path: AnyPath, *, limit: int = PROTOB
         limit: Bytes that the file can hold.
 
     Raises:
-        ModelError: As `check_target`, or writing failed; nothing is left behind then.
+        ModelError: As `check_target`, the data's name is a link out of the folder, or writing
+            failed; nothing is left behind then.
     """
     source = model if isinstance(model, Source) else Source(model)
     target = check_target(path, *source.files)
@@ -48,7 +49,10 @@ def write(model: Source | onnx.ModelProto, path: AnyPath, *, limit: int = PROTOB
         if whole is not None:
             put(path, [(target, whole)])
         else:
-            beside = check_target(target.with_name(target.name + ".data"), *source.files)
+            name = target.with_name(target.name + ".data")
+            beside = check_target(name, *source.files)
+            if beside.parent != target.parent or beside == target:
+                raise ModelError(f"{name} is a link to {beside}, which is not beside the model")
             put(path, _split(source, target, beside))
     except pb.EncodeError as error:
         raise ModelError(f"{path}: cannot be written: {one_line(error)}") from error

@@ -17,6 +17,8 @@ from onnxfuse.affine import (
 )
 from onnxfuse.lift.site import Site, Step
 
+_PADDINGS = frozenset({"", "NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"})
+
 
 def conv(site: Site) -> Step | Refusal:
     """Conv(x, W, B) -> W * x + B; a padding that depends on an unknown size is not interpreted."""
@@ -100,7 +102,7 @@ def unary(name: str, term: Term) -> Step:
 
 def weights(site: Site) -> tuple[int, ...] | Refusal:
     """The shape of a constant weight that fits bias, groups and attributes, or why not."""
-    shape = site.graph.constant_shape(site.input(1))
+    shape = site.shape_of(site.input(1))
     if shape is None:
         return Refusal("its weight is not constant")
     if site.input(2) and not site.graph.is_constant(site.input(2)):
@@ -109,23 +111,29 @@ def weights(site: Site) -> tuple[int, ...] | Refusal:
     if len(shape) < 3 or 0 in shape or groups < 1 or shape[0] % groups:
         return Refusal(f"its weight has shape {list(shape)}, and it has {groups} groups")
     outputs = shape[1] * groups if site.node.op_type == "ConvTranspose" else shape[0]
-    bias = site.graph.constant_shape(site.input(2)) if site.input(2) else (outputs,)
+    bias = site.shape_of(site.input(2)) if site.input(2) else (outputs,)
     if bias != (outputs,):
         return Refusal(f"its bias has shape {list(bias or ())}, and it has {outputs} channels")
-    if not fits_rank(site, len(shape) - 2):
+    written = site.integer_list("kernel_shape") or shape[2:]
+    if written != shape[2:] or not fits_rank(site, len(shape) - 2):
         return Refusal(f"its attributes do not fit a weight of shape {list(shape)}")
     return shape
 
 
 def fits_rank(site: Site, rank: int) -> bool:
-    """True when every list among the attributes has an entry per spatial axis (pads have two)."""
+    """True when every list among the attributes has an entry per spatial axis (pads have two).
+
+    Kernels and steps are positive, nothing is padded by less than nothing, and auto_pad is a mode.
+    """
     lists = {name: site.integer_list(name) for name in ("kernel_shape", "strides", "dilations")}
-    pads = site.integer_list("pads")
+    pads, added = site.integer_list("pads"), site.integer_list("output_padding")
     positive = all(min(v, default=1) > 0 for v in lists.values() if v is not None)
     return (
-        all(len(v) == rank for v in lists.values() if v is not None)
+        site.text("auto_pad", "") in _PADDINGS
+        and all(len(v) == rank for v in lists.values() if v is not None)
         and positive
-        and (pads is None or len(pads) == 2 * rank)
+        and (pads is None or (len(pads) == 2 * rank and min(pads, default=0) >= 0))
+        and (added is None or (len(added) == rank and min(added) >= 0))
     )
 
 

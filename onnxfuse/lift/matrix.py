@@ -14,7 +14,7 @@ def matmul(site: Site) -> Step | Refusal:
     if site.graph.is_constant(left) == by_right:
         return Refusal("a product of two tensors that are both computed")
     data, weight = (left, right) if by_right else (right, left)
-    shape = site.graph.constant_shape(weight) or ()
+    shape = site.shape_of(weight) or ()
     rank = site.type(data).rank
     if len(shape) != 2:
         return Refusal(f"its constant has shape {list(shape)}")
@@ -30,7 +30,7 @@ def matmul(site: Site) -> Step | Refusal:
 def gemm(site: Site) -> Step | Refusal:
     """Gemm(x, B, C) -> alpha x' B' + beta C, for constant B, and C the same for every row."""
     data, weight, shift = site.input(0), site.input(1), site.input(2)
-    shape = site.graph.constant_shape(weight) or ()
+    shape = site.shape_of(weight) or ()
     if len(shape) != 2:
         return Refusal("its second operand is not a constant matrix")
     alpha, beta = site.real("alpha", 1.0), site.real("beta", 1.0)

@@ -37,13 +37,15 @@ def passes(site: Site) -> Step | Refusal:
             return Refusal("its ratio is not constant")
         if site.input(2):
             mode = site.graph.constant(site.input(2))
-            if mode is None or bool(np.ravel(mode)[0]):
+            if mode is None or mode.size != 1 or mode.item():
                 return Refusal("Dropout in training mode: export the model with model.eval()")
     return Step((site.input(0),), lambda maps, size: maps[0])
 
 
-def choose(name: str, channels: list[int]) -> Step:
+def choose(name: str, channels: Sequence[int]) -> Step | Refusal:
     """A step that takes output channels in the given order."""
+    if not channels:
+        return Refusal("it keeps nothing")
 
     def combine(maps: Sequence[Term], size: Size | None) -> Term | Refusal:
         term = maps[0]
@@ -67,20 +69,23 @@ def pad(site: Site) -> Step | Refusal:
         constant = site.graph.constant(site.input(2)) if site.input(2) else np.zeros(1)
         if constant is None:
             return Refusal("its value is not constant")
-        value = float(np.ravel(np.asarray(constant, dtype=np.float64))[0])
-    axes: tuple[int, ...] | None = tuple(range(rank))
-    if site.input(3):
-        axes = site.integers(site.input(3))
+        if constant.size != 1:
+            return Refusal(f"its value has shape {list(constant.shape)}")
+        value = float(constant.item())
+    given = site.integers(site.input(3)) if site.input(3) else range(rank)
+    axes = None if given is None else site.axes(given)
     if widths is None or axes is None or len(widths) != 2 * len(axes):
         return Refusal("its widths are not constant, or not two for each axis")
     if channels is None:
         return Refusal("the number of its channels is not known")
     before, after = [0] * rank, [0] * rank
     for axis, begin, end in zip(axes, widths, widths[len(axes) :], strict=False):
-        before[axis % rank], after[axis % rank] = begin, end
+        before[axis], after[axis] = begin, end
     moved = {axis for axis in range(rank) if before[axis] or after[axis]}
     if moved == {site.view.axis}:
         added = (before[site.view.axis], after[site.view.axis])
+        if channels + sum(added) < 1:
+            return Refusal("it keeps nothing")
         return unary(name, _widened(channels, added, value, len(site.view.spatial)))
     if not moved <= set(site.view.spatial):
         return Refusal("it pads the batch, or channels and space at once")
@@ -110,7 +115,7 @@ def _widened(channels: int, added: tuple[int, int], value: float, rank: int) -> 
 
 def slicing(site: Site) -> Step | Refusal:
     """Slice: chosen channels, or a crop with a stride over spatial axes."""
-    name, rank = site.input(0), site.view.rank
+    name = site.input(0)
     if site.graph.opset < 10:
         starts, ends, axes = (
             site.integer_list("starts"),
@@ -126,9 +131,11 @@ def slicing(site: Site) -> Step | Refusal:
             return Refusal("its axes or steps are not constant")
     if starts is None or ends is None:
         return Refusal("its bounds are not constant")
-    axes = axes or tuple(range(len(starts)))
     steps = steps or (1,) * len(starts)
-    cuts = {a % rank: cut for a, *cut in zip(axes, starts, ends, steps, strict=True)}
+    places = site.axes(axes or range(len(starts)))
+    if places is None or {len(starts), len(ends), len(steps)} != {len(places)} or 0 in steps:
+        return Refusal("its bounds, axes and steps do not fit each other")
+    cuts = {axis: cut for axis, *cut in zip(places, starts, ends, steps, strict=True)}
     if set(cuts) == {site.view.axis}:
         channels = site.channels(name)
         if channels is None:
@@ -180,9 +187,9 @@ def _crop(site: Site, name: str, cuts: dict[int, list[int]]) -> Step | Refusal:
 
 def split(site: Site) -> Step | Refusal:
     """Split along the channels."""
-    name, rank = site.input(0), site.view.rank
+    name = site.input(0)
     channels = site.channels(name)
-    if site.integer("axis", 0) % rank != site.view.axis or channels is None:
+    if site.axes([site.integer("axis", 0)]) != (site.view.axis,) or channels is None:
         return Refusal("it does not split the channels, or their number is not known")
     outputs = list(site.node.output)
     sizes = site.integer_list("split")
@@ -193,6 +200,8 @@ def split(site: Site) -> Step | Refusal:
     if sizes is None:
         part = math.ceil(channels / len(outputs))
         sizes = tuple(min(part, channels - i * part) for i in range(len(outputs)))
+    if len(sizes) != len(outputs) or min(sizes) < 0 or sum(sizes) != channels:
+        return Refusal(f"its sizes {list(sizes)} do not add up to {channels} channels")
     position = outputs.index(site.output)
     start = sum(sizes[:position])
     return choose(name, list(range(start, start + sizes[position])))
@@ -202,17 +211,19 @@ def gather(site: Site) -> Step | Refusal:
     """Gather along the channels, by a constant list of them."""
     name = site.input(0)
     channels, indices = site.channels(name), site.integers(site.input(1))
-    if site.integer("axis", 0) % site.view.rank != site.view.axis or channels is None:
+    if site.axes([site.integer("axis", 0)]) != (site.view.axis,) or channels is None:
         return Refusal("it does not gather channels, or their number is not known")
     if indices is None:
         return Refusal("its indices are not constant")
+    if not all(-channels <= i < channels for i in indices):
+        return Refusal(f"it reads channels that are not there, of {channels}")
     return choose(name, [i % channels for i in indices])
 
 
 def concatenation(site: Site) -> Step | Refusal:
     """Concat along the channels."""
     names = tuple(site.node.input)
-    if site.integer("axis", 1) % site.view.rank != site.view.axis:
+    if site.axes([site.integer("axis", 1)]) != (site.view.axis,):
         return Refusal("it does not join channels")
     if any(site.graph.is_constant(n) for n in names):
         return Refusal("it joins constants")

@@ -17,7 +17,7 @@ def batch_normalization(site: Site) -> Step | Refusal:
     if site.graph.opset < 9 and not site.integer("spatial", 1):
         return Refusal("its statistics are per position (spatial=0)")
     names = [site.input(i) for i in range(1, 5)]
-    shapes = [s for n in names if (s := site.graph.constant_shape(n)) is not None]
+    shapes = [s for n in names if (s := site.shape_of(n)) is not None]
     if len(shapes) < len(names):
         return Refusal("its statistics are not constant")
     channels = shapes[0][0] if len(shapes[0]) == 1 else 0

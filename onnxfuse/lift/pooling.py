@@ -10,6 +10,7 @@ from onnxfuse.lift.convolution import fits_rank, resolve_pads, unary
 from onnxfuse.lift.site import Site, Step
 
 _MOST_TAPS = 64
+_LARGEST_KERNEL = 1 << 16
 
 
 def average(site: Site) -> Step | Refusal:
@@ -26,6 +27,8 @@ def average(site: Site) -> Step | Refusal:
         return Refusal("the number of its channels is not known")
     if not fits_rank(site, len(site.view.spatial)):
         return Refusal("its attributes do not fit its input")
+    if math.prod(kernel) > _LARGEST_KERNEL:
+        return Refusal("its window is too large for a weight")
     ones = (1,) * len(kernel)
     strides = site.integer_list("strides") or ones
     dilations = site.integer_list("dilations") or ones
@@ -59,7 +62,7 @@ def global_average(site: Site) -> Step | Refusal:
     """GlobalAveragePool -> an AveragePool whose kernel is the whole, known, size."""
     name = site.input(0)
     channels, size = site.channels(name), site.size(name)
-    if channels is None or size is None:
+    if channels is None or not size:
         return Refusal("the size of its input is not known")
     if math.prod(size) > _MOST_TAPS:
         return Refusal("its window is the whole image, which is too much for a weight")

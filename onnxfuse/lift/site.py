@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from onnxfuse.affine import Array, Deferred, Refusal, Size, Term
-from onnxfuse.graph import Dim, Graph, TensorType, attributes
+from onnxfuse.graph import FLOAT_TYPES, Dim, Graph, TensorType, attributes
 
 _MOST_CHANNELS = 1 << 20
 
@@ -123,10 +123,24 @@ class Site:
         shape = self.type(name).shape or ()
         return shape if len(shape) == self.view.rank else (None,) * self.view.rank
 
+    def shape_of(self, name: str) -> tuple[int, ...] | None:
+        """Shape of a constant of floating numbers, or None when it is no such constant."""
+        if self.graph.constant_type(name) not in FLOAT_TYPES:
+            return None
+        return self.graph.constant_shape(name)
+
     def integers(self, name: str) -> tuple[int, ...] | None:
-        """A constant integer tensor, flattened, or None when it is not constant."""
+        """A constant integer tensor, flattened, or None when it is no such constant."""
         value = self.graph.constant(name)
-        return None if value is None else tuple(int(v) for v in np.ravel(value))
+        if value is None or value.dtype.kind not in "iu":
+            return None
+        return tuple(int(v) for v in np.ravel(value))
+
+    def axes(self, given: Sequence[int]) -> tuple[int, ...] | None:
+        """Axes counted from the front, or None where one is not there, or there twice."""
+        rank = self.view.rank
+        found = tuple(axis % rank for axis in given if -rank <= axis < rank)
+        return found if len(set(found)) == len(given) else None
 
     def float64(self, name: str) -> Deferred:
         """A constant tensor as float64, loaded when needed."""
@@ -141,7 +155,7 @@ class Site:
         Returns:
             The values, of shape (channels,), or why it is no such constant.
         """
-        shape = self.graph.constant_shape(name)
+        shape = self.shape_of(name)
         channels = self.channels(against)
         if shape is None:
             return Refusal("its operand is not constant")

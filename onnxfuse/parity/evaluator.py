@@ -7,7 +7,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
-import onnx.inliner
 from onnx import numpy_helper
 
 from onnxfuse import io
@@ -15,6 +14,7 @@ from onnxfuse.errors import OnnxfuseError
 from onnxfuse.graph import bodies
 from onnxfuse.io.order import captured
 from onnxfuse.parity.fallback import Fallback
+from onnxfuse.parity.inlining import inlined
 from onnxfuse.parity.rounding import structure
 from onnxfuse.reference import OLDEST_OPSET, UnsupportedOperator, evaluate
 from onnxfuse.reference.call import widen
@@ -71,7 +71,7 @@ class Evaluator:
         """
         model = source.model
         if model.functions:
-            model = onnx.inliner.inline_local_functions(model)
+            model = inlined(model)
         self.graph = model.graph
         self.opset = default_opset(model)
         self._nodes = list(self.graph.node)

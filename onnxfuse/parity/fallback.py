@@ -10,6 +10,8 @@ import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from onnxfuse.graph import bodies
+from onnxfuse.parity.inside import OPERATORS
 from onnxfuse.parity.operators import OWN
 
 _SLOW = frozenset({"Col2Im", "DeformConv", "GridSample", "MaxRoiPool", "MaxUnpool", "RoiAlign"})
@@ -53,7 +55,7 @@ class Fallback:
         outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
         graph = helper.make_graph([own], "node", inputs, outputs)
         model = helper.make_model(graph, opset_imports=self._opsets, ir_version=self._ir_version)
-        return ReferenceEvaluator(model)
+        return ReferenceEvaluator(model, new_ops=OPERATORS if any(bodies(own)) else None)
 
 
 def _check_size(node: onnx.NodeProto, read: Mapping[str, Any]) -> None:

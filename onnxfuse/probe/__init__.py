@@ -2,7 +2,7 @@
 
 from onnxfuse.probe.proof import Proof
 from onnxfuse.probe.run import Load
-from onnxfuse.probe.search import Probed, Probes, Search
+from onnxfuse.probe.search import Effort, Probed, Probes, Search
 from onnxfuse.probe.sizes import Setting, model_settings
 
-__all__ = ["Load", "Probed", "Probes", "Proof", "Search", "Setting", "model_settings"]
+__all__ = ["Effort", "Load", "Probed", "Probes", "Proof", "Search", "Setting", "model_settings"]

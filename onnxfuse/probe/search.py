@@ -7,7 +7,8 @@ It starts at the nearest dominator from which it turns out to be a convolution.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -27,7 +28,8 @@ from onnxfuse.probe.stretch import AffinePart, Stretch
 from onnxfuse.reference import UnsupportedOperator
 
 _MOST_TRIES = 6
-_MOST_WORK = 1 << 37
+_MOST_WORK = 1 << 36
+_MOST_AT_ONCE = 1 << 35
 _MOST_STEPS = 256
 _FEWEST_RUNS = 16
 _NO_SIZE = "it runs at no size that could be found"
@@ -41,7 +43,18 @@ _WIDTHS: dict[int, int] = {
     kind: onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize for kind in FLOAT_TYPES
 }
 
-Refused = MutableMapping[tuple[bytes, ...], Refusal]
+
+@dataclass
+class Effort:
+    """What probing one model has come to, over all its graphs and passes.
+
+    Attributes:
+        left: Work that may still be done, in multiply-adds.
+        refused: Stretches, by their nodes, that were refused.
+    """
+
+    left: int = _MOST_WORK
+    refused: dict[tuple[bytes, ...], Refusal] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,7 @@ class Search:
 
     Attributes:
         part: Its affine nodes.
-        left: Work that may still be done.
+        effort: What was done for the model already.
     """
 
     def __init__(
@@ -85,7 +98,7 @@ class Search:
         graph: Graph,
         settings: Callable[[], Sequence[Setting]],
         skip: frozenset[str],
-        refused: Refused,
+        effort: Effort,
     ) -> None:
         """Prepares.
 
@@ -93,11 +106,10 @@ class Search:
             graph: The graph; what is learned about ranks and channels is added to its types.
             settings: Gives the model at several sizes; called only where that is needed.
             skip: Operators that are taken as opaque.
-            refused: Stretches, by their nodes, that were refused before; added to.
+            effort: What was done for the model already; added to.
         """
-        self.graph, self._make_settings, self._refused = graph, settings, refused
+        self.graph, self._make_settings, self.effort = graph, settings, effort
         self.part = AffinePart(graph, skip)
-        self.left = _MOST_WORK
         self._unlifted: dict[str, bool] = {}
 
     def run(self) -> Probes:
@@ -215,14 +227,20 @@ class Search:
             return None
         reason: Refusal | None = None
         for stretch in itertools.islice(self._starts(target, rank), _MOST_TRIES):
-            key = (str(self.graph.type(stretch.source)).encode(), *map(_bytes, stretch.nodes))
-            outcome = self._refused.get(key) or self._tried(stretch, View.image(rank))
+            key = self._key(stretch)
+            outcome = self.effort.refused.get(key) or self._tried(stretch, View.image(rank))
             if isinstance(outcome, Probed):
                 return outcome
             if outcome.reason != _NO_SIZE:
-                self._refused[key] = outcome
+                self.effort.refused[key] = outcome
             reason = reason or outcome
         return reason
+
+    def _key(self, stretch: Stretch) -> tuple[bytes, ...]:
+        """What a stretch is made of: nodes, constants, and the type of its source."""
+        held = (np.ascontiguousarray(self.graph.constant(name)) for name in stretch.constants)
+        sums = [f"{value.shape} {zlib.crc32(value.tobytes())}".encode() for value in held]
+        return str(self.graph.type(stretch.source)).encode(), *sums, *map(_bytes, stretch.nodes)
 
     def _tried(self, stretch: Stretch, view: View) -> Probed | Refusal:
         try:
@@ -233,16 +251,16 @@ class Search:
                 return Refusal(_NO_SIZE)
             if not _is_image(first, view):
                 return Refusal(_OTHER_RANK)
-            budget = min(self.left, _MOST_WORK // 4) // first.work
+            budget = min(self.effort.left, _MOST_AT_ONCE) // first.work
             if budget < _FEWEST_RUNS:
                 return Refusal(TOO_MUCH)
             read = self._read(first, budget, view)
-            self.left -= first.calls * first.work
+            self.effort.left -= first.calls * first.work
             if isinstance(read, Refusal):
                 return read
             term, proof = read
             others = list(runs)
-            self.left -= sum(2 * run.work for run in others)
+            self.effort.left -= sum(2 * run.work for run in others)
             if not all(_is_image(run, view) for run in (*empty, *others)):
                 return Refusal(_OTHER_RANK)
             if any(_is_larger(nothing, run) for nothing in empty for run in (first, *others)):

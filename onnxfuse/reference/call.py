@@ -65,7 +65,7 @@ def widen(value: Tensor) -> Tensor:
 _READERS: dict[int, Callable[[AttributeProto], Any]] = {
     AttributeProto.FLOAT: lambda attribute: attribute.f,
     AttributeProto.INT: lambda attribute: attribute.i,
-    AttributeProto.STRING: lambda attribute: attribute.s.decode(),
+    AttributeProto.STRING: lambda attribute: attribute.s.decode("utf-8", "replace"),
     AttributeProto.TENSOR: lambda attribute: onnx.numpy_helper.to_array(attribute.t),
     AttributeProto.FLOATS: lambda attribute: list(attribute.floats),
     AttributeProto.INTS: lambda attribute: list(attribute.ints),

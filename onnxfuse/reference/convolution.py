@@ -58,7 +58,11 @@ def _depthwise(patches: Tensor, weight: Tensor, groups: int) -> Tensor:
 
 
 def conv_transpose(call: Call) -> Tensor:
-    """ConvTranspose: x (N, C, *size), weight (C, M / groups, *kernel), bias (M)."""
+    """ConvTranspose: x (N, C, *size), weight (C, M / groups, *kernel), bias (M).
+
+    Raises:
+        UnsupportedOperator: Its pads leave less than nothing of its output.
+    """
     x, weight = call.inputs[:2]
     _check_channels(x, weight.shape[0], "weight.shape[0]")
     groups = call.attributes.get("group", 1)
@@ -79,6 +83,8 @@ def conv_transpose(call: Call) -> Tensor:
         ]
         full[(slice(None), slice(None), *target)] += taps[(slice(None), *tap)]
     begins, ends = _transposed_crop(call, sizes, strides, full_sizes)
+    if any(f < b + e for f, b, e in zip(full_sizes, begins, ends, strict=True)):
+        raise call.unsupported("its pads are larger than its output")
     y = pad_spatial(full, [-b for b in begins], [-e for e in ends])
     return _add_bias(np.moveaxis(y, 0, 1), call.optional(2))
 

@@ -55,6 +55,16 @@ def _windowed(call: Call) -> int:
     return math.prod((*shape[:2], *(n + m for n, m in zip(shape[2:], added, strict=False))))
 
 
+def _spread(call: Call) -> int:
+    x, weight = call.inputs[:2]
+    sizes, kernel = x.shape[2:], weight.shape[2:]
+    lists = [call.attributes.get(name) for name in ("strides", "dilations", "output_padding")]
+    strides, dilations, added = (given or [1] * len(kernel) for given in lists)
+    axes = zip(sizes, kernel, strides, dilations, added, strict=False)
+    full = ((n - 1) * s + (k - 1) * d + 1 + e for n, k, s, d, e in axes)
+    return math.prod((x.shape[0], weight.shape[1], call.attributes.get("group", 1), *full))
+
+
 def _ranged(call: Call) -> int:
     start, limit, delta = (x.item() for x in call.inputs)
     steps = (limit - start) / delta if delta else 0
@@ -82,6 +92,7 @@ _BROADCASTING = frozenset(
 _COUNTS: Mapping[str, Callable[[Call], int]] = {
     "AveragePool": _windowed,
     "Conv": _windowed,
+    "ConvTranspose": _spread,
     "Gather": _gathered,
     "MatMul": _multiplied,
     "MaxPool": _windowed,

@@ -45,8 +45,8 @@ def split(call: Call) -> tuple[Tensor, ...]:
     sizes = call.integers("split", 1)
     if sizes is None:
         sizes = _equal_parts(x.shape[axis], len(call.node.output), uneven=call.opset >= 18)
-    if len(sizes) != len(call.node.output) or sum(sizes) != x.shape[axis]:
-        count = len(call.node.output)
+    count = len(call.node.output)
+    if len(sizes) != count or sum(sizes) != x.shape[axis] or min(sizes) < 0:
         raise ValueError(f"cannot split {x.shape[axis]} into {count} parts of sizes {sizes}")
     return tuple(np.split(x, np.cumsum(sizes)[:-1], axis))
 

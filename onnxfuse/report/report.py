@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
+from onnxfuse.certify import Certificate
 from onnxfuse.fold import Fold
 
 
@@ -52,6 +53,8 @@ class Report:
         before: The model as it was.
         after: The model as it is now.
         assumed: Sizes that symbolic dimensions were given to count multiply-adds.
+        flushed: How many subnormal numbers were set to zero in weights that nothing was folded
+            into, by weight.
     """
 
     folds: tuple[Fold, ...]
@@ -59,6 +62,19 @@ class Report:
     before: Counts
     after: Counts
     assumed: Mapping[str, int]
+    flushed: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def denormals(self) -> int:
+        """How many subnormal numbers were set to zero in all."""
+        return sum(self.flushed.values()) + sum(fold.flushed for fold in self.folds)
+
+    @property
+    def worst(self) -> Certificate:
+        """The certificate nearest to what it may be off by; of no fold, one without an error."""
+        certificates = [fold.certificate for fold in self.folds]
+        nothing = Certificate(0.0, ())
+        return max(certificates, key=lambda c: c.error / c.allowed, default=nothing)
 
     def to_json(self) -> str:
         """The report as JSON, keys as the attributes are named."""

@@ -34,13 +34,11 @@ def show(console: Console, report: Report, model: Path, output: Path | None) -> 
         console.print(_folds(report.folds))
     if report.refusals:
         console.print(_refusals(report))
-    worst = max((fold.certificate.error for fold in report.folds), default=0.0)
     count = f"{len(report.folds)} fold{'s' * (len(report.folds) > 1)}"
-    made = f"{count}, each certified in float64 (largest difference {worst:.1e})"
+    made = f"{count}, each certified in float64 (largest difference {report.worst.error:.1e})"
     console.print(made if report.folds else "nothing to fold")
-    flushed = sum(fold.flushed for fold in report.folds)
-    if flushed:
-        console.print(f"{flushed:,} denormal numbers of folded weights set to zero")
+    if report.denormals:
+        console.print(f"{report.denormals:,} denormal numbers in weights set to zero")
     target = f"{escape(str(model))} -> {escape(str(output))}" if output else escape(str(model))
     console.print(target, soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""What counts as y = x, and where it is not even looked for."""
+"""What counts as y = x, where it is not even looked for, and maps without negative pads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from onnxfuse.affine import Deferred, affine_conv, channel_affine, is_trivial
+from onnxfuse.affine import Deferred, affine_conv, channel_affine, is_trivial, without_crops
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,16 @@ def test_is_trivial_tells_a_shift_and_a_scale():
     assert is_trivial(channel_affine(ones, np.zeros(3), 3, 2))
     assert not is_trivial(channel_affine(ones, np.array([0.0, 0.5, 0.0]), 3, 2))
     assert not is_trivial(channel_affine(np.array([1.0, 1.25, 1.0]), None, 3, 2))
+
+
+@pytest.mark.parametrize("size", range(6, 12))
+@pytest.mark.parametrize("kernel", [1, 2, 3])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("pads", [(-1, -1), (0, -2), (1, -3), (-2, 0)])
+@pytest.mark.parametrize("is_bound", [True, False])
+def test_maps_without_crops_make_as_many_positions(size, kernel, stride, pads, is_bound):
+    weight = np.ones((1, 1, kernel))
+    f = affine_conv(weight, strides=(stride,), pads=pads, at_size=(size,) if is_bound else None)
+    g = without_crops(f)
+    assert min(g.pads) >= 0
+    assert g.output_size((size,)) == f.output_size((size,))

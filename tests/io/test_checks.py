@@ -22,7 +22,58 @@ def typed_tensor(**fields):
     return TensorProto(name="w", **fields)
 
 
+def imports(version, domain="org.example"):
+    return build([relu()], imports=[helper.make_opsetid(domain, version)])
+
+
+def calling(calls):
+    """Local functions of domain own, each a row of calls to others; the graph calls the first."""
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    model = build([helper.make_node(next(iter(calls)), ["x"], ["y"], domain="own")])
+    model.opset_import.append(opsets[1])
+    for name, called in calls.items():
+        nodes = [
+            helper.make_node(op, [f"t{i}"], [f"t{i + 1}"], domain="own" if op in calls else "")
+            for i, op in enumerate(called)
+        ]
+        model.functions.append(
+            helper.make_function("own", name, ["t0"], [f"t{len(called)}"], nodes, opsets)
+        )
+    return model
+
+
+def one_function_twice():
+    model = calling({"F": ["Relu"]})
+    model.functions.append(model.functions[0])
+    return model
+
+
 GRAPHS = {
+    "opset below zero": (build([relu()], opset=-(2**63)), "imports version -9223372036854775808"),
+    "another domain's version below zero": (imports(-1), "imports version -1 of a domain"),
+    "another domain's version past what can be looked up": (
+        imports(2**31),
+        "imports version 2147483648 of a domain",
+    ),
+    "another domain's version of 2^62": (imports(2**62), "imports version 4611686018427387904"),
+    "one function twice": (one_function_twice(), "two functions are named 'F'"),
+    "a function that calls itself": (calling({"F": ["F"]}), "'F' calls itself"),
+    "functions that call each other": (
+        calling({"F": ["Relu", "G"], "G": ["H"], "H": ["F"]}),
+        "calls itself, or too many in a row",
+    ),
+    "functions in too long a row": (
+        calling({f"F{i}": [f"F{i + 1}"] for i in range(120)} | {"F120": ["Relu"]}),
+        "calls itself, or too many in a row",
+    ),
+    "functions that stand for billions of nodes": (
+        calling({f"F{i}": [f"F{i + 1}"] * 4 for i in range(16)} | {"F16": ["Relu"]}),
+        "its functions stand for 4,294,967,296 nodes",
+    ),
+    "newlines in names": (
+        build([relu(source="no\nsuch\ntensor")]),
+        r"reads 'no\\nsuch\\ntensor'",
+    ),
     "new opset": (build([relu()], opset=999), "opset 999"),
     "no default opset": (
         helper.make_model(
@@ -100,6 +151,8 @@ def nameless():
 
 
 ACCEPTED = {
+    "the last version that can be looked up": imports(2**31 - 1),
+    "functions that call others": calling({"F": ["G", "Relu", "G"], "G": ["Relu"]}),
     "contrib operator": build(
         [helper.make_node("Gelu", ["x"], ["y"], domain="com.microsoft")],
         imports=[helper.make_opsetid("com.microsoft", 1)],

@@ -68,6 +68,32 @@ def test_writes_through_a_link(tmp_path):
     assert (tmp_path / "real" / "out.onnx").read_bytes() == conv().SerializeToString()
 
 
+@pytest.mark.parametrize("to", ["../other/weights.bin", "../other/new.bin", "out.onnx"])
+def test_refuses_data_behind_a_link_out_of_the_folder(tmp_path, to):
+    """The model would not find it, and a file elsewhere would be lost."""
+    model, other = tmp_path / "model", tmp_path / "other"
+    model.mkdir()
+    other.mkdir()
+    (model / "out.onnx").write_bytes(b"old")
+    (other / "weights.bin").write_bytes(b"of another model")
+    (model / "out.onnx.data").symlink_to(to)
+    with pytest.raises(ModelError, match="not beside the model"):
+        io.write(conv(), model / "out.onnx", limit=1000)
+    assert sorted(os.listdir(model)) == ["out.onnx", "out.onnx.data"]
+    assert (model / "out.onnx").read_bytes() == b"old"
+    assert os.listdir(other) == ["weights.bin"]
+    assert (other / "weights.bin").read_bytes() == b"of another model"
+
+
+def test_data_behind_a_link_within_the_folder_is_found(tmp_path):
+    (tmp_path / "out.onnx.data").symlink_to("weights.bin")
+    io.write(conv(), tmp_path / "out.onnx", limit=1000)
+    source = io.read(tmp_path / "out.onnx")
+    source.embed()
+    assert source.model == conv()
+    assert sorted(os.listdir(tmp_path)) == ["out.onnx", "out.onnx.data", "weights.bin"]
+
+
 def test_refuses_places_that_are_no_files(tmp_path):
     with pytest.raises(ModelError, match="is a folder"):
         io.write(conv(), tmp_path)

@@ -6,7 +6,6 @@ float64, evaluated by onnx's reference implementation.
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +15,13 @@ import onnx
 import onnxruntime
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
 
 import onnxfuse
 from onnxfuse.affine import Refusal
 from onnxfuse.graph import Graph
 from onnxfuse.lift import RULES, Site, View
 from onnxfuse.shapes import infer_types
+from tests.lift.oracle import OWN
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 # Of float32 roundings at the size of the largest value: what the fused model may add where the
@@ -46,95 +45,10 @@ def run(model: ModelProto, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     return list(session.run(None, dict(feeds)))
 
 
-class ConvTranspose(OpRun):
-    """Every input pixel adds its scaled kernel to the output; groups, which onnx's own lacks."""
-
-    op_domain = ""
-
-    def _run(self, x, weight, bias=None, **attributes):  # type: ignore[no-untyped-def]
-        rank, group = weight.ndim - 2, attributes.get("group") or 1
-        strides = attributes.get("strides") or [1] * rank
-        dilations = attributes.get("dilations") or [1] * rank
-        extra = attributes.get("output_padding") or [0] * rank
-        pads = attributes.get("pads") or [0] * (2 * rank)
-        auto = attributes.get("auto_pad") or "NOTSET"
-        full = [
-            (n - 1) * s + (k - 1) * d + 1
-            for n, s, k, d in zip(x.shape[2:], strides, weight.shape[2:], dilations, strict=True)
-        ]
-        wanted = attributes.get("output_shape") or None
-        if wanted is None and auto.startswith("SAME"):
-            wanted = [n * s for n, s in zip(x.shape[2:], strides, strict=True)]
-        if wanted is not None:
-            total = [f + e - m for f, e, m in zip(full, extra, wanted, strict=True)]
-            small = [t // 2 for t in total]
-            large = [t - t // 2 for t in total]
-            pads = large + small if auto != "SAME_UPPER" else small + large
-        sizes = [f + e for f, e in zip(full, extra, strict=True)]
-        y = np.zeros((x.shape[0], group, weight.shape[1], *sizes), dtype=x.dtype)
-        by_group = x.reshape(x.shape[0], group, -1, *x.shape[2:])
-        taps = weight.reshape(group, -1, *weight.shape[1:])
-        for tap in itertools.product(*(range(k) for k in weight.shape[2:])):
-            at = tuple(
-                slice(t * d, t * d + (n - 1) * s + 1, s)
-                for t, d, n, s in zip(tap, dilations, x.shape[2:], strides, strict=True)
-            )
-            matrix = taps[(slice(None), slice(None), slice(None), *tap)]
-            y[(slice(None), slice(None), slice(None), *at)] += np.einsum(
-                "ngi...,gio->ngo...", by_group, matrix
-            )
-        y = y.reshape(x.shape[0], -1, *sizes)
-        ends = [m - q for m, q in zip(sizes, pads[rank:], strict=True)]
-        y = y[(slice(None), slice(None), *(slice(p, e) for p, e in zip(pads, ends, strict=False)))]
-        if bias is not None:
-            y = y + bias.reshape(-1, *(1,) * rank)
-        return (y,)
-
-
-class BatchNormalization(OpRun):
-    """All opsets alike; onnx's own is wrong before opset 14."""
-
-    op_domain = ""
-
-    def _run(self, x, scale, shift, mean, var, **attributes):  # type: ignore[no-untyped-def]
-        epsilon = attributes.get("epsilon")
-        ones = (-1, *(1,) * (x.ndim - 2))
-        new = (mean, var)
-        if attributes.get("training_mode"):
-            axes = (0, *range(2, x.ndim))
-            rest = attributes["momentum"]
-            new = tuple(
-                old * rest + now * (1 - rest)
-                for old, now in ((mean, x.mean(axes)), (var, x.var(axes)))
-            )
-            mean, var = x.mean(axes), x.var(axes)
-        factor = scale / np.sqrt(var + (1e-5 if epsilon is None else epsilon))
-        y = x * factor.reshape(ones) + (shift - mean * factor).reshape(ones)
-        return (y, *new) if attributes.get("training_mode") else (y,)
-
-
-class Pad(OpRun):
-    """Constant padding with negative widths too, which onnx's own lacks."""
-
-    op_domain = ""
-
-    def _run(self, x, widths=None, value=None, axes=None, **attributes):  # type: ignore[no-untyped-def]
-        widths = attributes.get("pads") if widths is None else widths.tolist()
-        value = attributes.get("value", 0.0) if value is None else value
-        axes = list(range(x.ndim)) if axes is None else [int(a) % x.ndim for a in axes]
-        kept, added = [slice(None)] * x.ndim, [(0, 0)] * x.ndim
-        for axis, begin, end in zip(axes, widths, widths[len(axes) :], strict=False):
-            kept[axis] = slice(max(-begin, 0), x.shape[axis] - max(-end, 0))
-            added[axis] = (max(begin, 0), max(end, 0))
-        mode = attributes.get("mode") or "constant"
-        given = {"constant_values": np.ravel(value)[0]} if mode == "constant" else {}
-        return (np.pad(x[tuple(kept)], added, mode=mode, **given),)
-
-
 def truth(model: ModelProto, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """The outputs of the model with every float widened to float64."""
     wide = widened(model)
-    session = ReferenceEvaluator(wide, new_ops=[ConvTranspose, BatchNormalization, Pad])
+    session = ReferenceEvaluator(wide, new_ops=OWN)
     values = {
         name: value.astype(np.float64) if is_float(value) else value
         for name, value in feeds.items()

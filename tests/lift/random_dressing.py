@@ -1,4 +1,4 @@
-"""What may be around a random graph: local functions, overridable weights, unknown shapes."""
+"""What may be around a random graph: overridable weights, unknown shapes."""
 
 from __future__ import annotations
 
@@ -6,45 +6,7 @@ from collections.abc import Callable
 
 import onnx
 from hypothesis import strategies as st
-from onnx import AttributeProto, ModelProto, NodeProto, helper
-
-from onnxfuse.graph import names_read
-
-LOCAL = "local"
-
-
-def move_into_function(draw: Callable, model: ModelProto) -> None:
-    """Replaces some nodes in a row by a call of a function of the model's own."""
-    graph = model.graph
-    first = draw(st.integers(0, len(graph.node) - 1))
-    last = first
-    most = first + draw(st.integers(1, 5))
-    while last < min(most, len(graph.node)) and _is_movable(graph.node[last]):
-        last += 1
-    inside, after = list(graph.node)[first:last], list(graph.node)[last:]
-    made = [name for node in inside for name in node.output if name]
-    rest = onnx.GraphProto(node=after, output=graph.output)
-    wanted = set(names_read(rest))
-    outputs = [name for name in made if name in wanted]
-    if not outputs:
-        return
-    inputs = list(dict.fromkeys(n for node in inside for n in node.input if n and n not in made))
-    function = helper.make_function(
-        LOCAL, "Part", inputs, outputs, inside, list(model.opset_import)
-    )
-    call = helper.make_node("Part", inputs, outputs, name="part", domain=LOCAL)
-    before = list(graph.node)[:first]
-    del graph.node[:]
-    graph.node.extend([*before, call, *after])
-    model.functions.append(function)
-    model.opset_import.append(helper.make_opsetid(LOCAL, 1))
-    model.ir_version = max(model.ir_version, 8)
-
-
-def _is_movable(node: NodeProto) -> bool:
-    """Not so for bodies, which cannot capture there, and for QuantizeLinear, which is looked at."""
-    bodies = any(a.type == AttributeProto.GRAPH for a in node.attribute)
-    return not bodies and node.op_type != "QuantizeLinear"
+from onnx import AttributeProto, ModelProto, helper
 
 
 def make_overridable(draw: Callable, model: ModelProto, elem_type: int) -> tuple[str, ...]:

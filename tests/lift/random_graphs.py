@@ -13,6 +13,7 @@ from onnx import numpy_helper
 
 from tests.lift import random_dressing as dressing
 from tests.lift.comparing import feeds_for
+from tests.lift.random_functions import move_into_function
 from tests.lift.random_images import Image
 from tests.lift.random_matrices import Matrix
 from tests.lift.random_settings import Setting, settings_of_every_kind
@@ -48,6 +49,15 @@ class Model:
         return {n: np.asarray(weights[n] * 1.25, weights[n].dtype) for n in self.overridable}
 
 
+def _is_valid(model: onnx.ModelProto) -> bool:
+    """False where onnx, with the sizes that it infers, sees a contradiction."""
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except onnx.shape_inference.InferenceError:
+        return False
+    return True
+
+
 @st.composite
 def models(draw: Callable, most: int = 12) -> Model:
     """A model of at most `most` steps; a step is one operator, or a few that belong together."""
@@ -59,10 +69,12 @@ def models(draw: Callable, most: int = 12) -> Model:
         grower.step()
     assume(grower.b.nodes)
     plain, sizes = grower.model()
+    assume(not grower.is_miscounted or _is_valid(plain))
     proto = onnx.ModelProto()
     proto.CopyFrom(plain)
     if draw(st.integers(0, 2)) == 0:
-        dressing.move_into_function(draw, proto)
+        for _ in range(draw(st.integers(1, 2))):
+            move_into_function(draw, proto)
     overridable: tuple[str, ...] = ()
     if setting.opset < 9 and not proto.functions and draw(st.booleans()):
         dressing.list_initializers(proto)

@@ -12,18 +12,24 @@ from onnx import TensorProto, helper
 from tests.lift.random_settings import Setting, SharingBuilder
 
 MANY = np.iinfo(np.int64).max
-MORE = ("conditional", "loop", "quantized", "quantized_layer", "quantized_layer")
 
 
 class Grower:
-    """Adds operators to a model; `shapes` holds every tensor's shape for the sizes at hand."""
+    """Adds operators to a model.
+
+    Attributes:
+        shapes: Every tensor's shape for the sizes at hand.
+        stacked: The same for what loops collected, which no other operator takes.
+        is_miscounted: Whether onnx infers another size for some tensor than runtimes make.
+    """
 
     def __init__(self, draw: Callable, rank: int, setting: Setting) -> None:
         self.draw, self.rank, self.setting = draw, rank, setting
         seed = draw(st.integers(0, 2**16))
         self.b = SharingBuilder(setting, seed)
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self.inside = False
+        self.stacked: dict[str, tuple[int, ...]] = {}
+        self.is_miscounted = False
         shape = self.first_shape()
         names = [f"d{axis}" for axis in range(len(shape))]
         known = [axis == self.axis or draw(st.booleans()) for axis in range(len(shape))]
@@ -56,10 +62,6 @@ class Grower:
         self.shapes[name] = shape
         return name
 
-    def step(self) -> None:
-        more = () if self.inside or not self.setting.everything else MORE
-        getattr(self, "add_" + str(self.one_of(*self.kinds, *more)))(self.pick())
-
     def model(self) -> tuple[onnx.ModelProto, dict[str, int]]:
         read = {name for node in self.b.nodes for name in node.input}
         made = [name for node in self.b.nodes for name in node.output if name in self.shapes]
@@ -67,10 +69,12 @@ class Grower:
         for name in made:
             if name in read and self.number(0, 9) == 0:
                 outputs.append(name)
+        outputs += self.stacked
+        shapes = {**self.shapes, **self.stacked}
         model = self.b.model(*outputs)
         for output in model.graph.output:
             if not output.type.tensor_type.HasField("shape"):  # onnx infers nothing there
-                rank = len(self.shapes[output.name])
+                rank = len(shapes[output.name])
                 output.CopyFrom(
                     helper.make_tensor_value_info(output.name, self.b.elem_type, [None] * rank)
                 )
@@ -189,75 +193,3 @@ class Grower:
             most = np.iinfo(helper.tensor_dtype_to_np_dtype(kind)).max
             bounds = [self.b.constant(np.minimum(v, most), elem_type=kind) for v in values]
             self.put("Slice", x, *bounds, shape=shape)
-
-    # Bodies and quantization -------------------------------------------------------------------
-
-    def add_conditional(self, x: str) -> None:
-        flag = "flag"
-        if all(info.name != flag for info in self.b.inputs):
-            self.b.input(name=flag, elem_type=TensorProto.BOOL)
-        branches = {f"{side}_branch": self.body(x, x, side, []) for side in ("then", "else")}
-        self.put("If", flag, shape=self.shapes[x], **branches)
-
-    def add_loop(self, x: str) -> None:
-        rounds = self.b.constant(self.number(0, 2))
-        go = self.b.constant(np.asarray(True), elem_type=TensorProto.BOOL)
-        state = self.b.unused("state")
-        given = [
-            helper.make_tensor_value_info(self.b.unused("i"), TensorProto.INT64, []),
-            helper.make_tensor_value_info(self.b.unused("go"), TensorProto.BOOL, []),
-            helper.make_tensor_value_info(state, self.b.elem_type, self.declared(x)),
-        ]
-        body = self.body(x, state, "round", given)
-        self.put("Loop", rounds, go, x, shape=self.shapes[x], body=body)
-
-    def declared(self, x: str) -> list[int | None]:
-        """A shape of which only the channels are sure."""
-        known = self.draw(st.booleans()) and not self.sizes
-        return [d if known or axis == self.axis else None for axis, d in enumerate(self.shapes[x])]
-
-    def body(
-        self, x: str, first: str, role: str, given: list[onnx.ValueInfoProto]
-    ) -> onnx.GraphProto:
-        """A few operators that keep the shape of x; they read tensors from outside too."""
-        declared = self.declared(x)
-        outer_nodes, outer_weights, outer_shapes = self.b.nodes, self.b.initializers, self.shapes
-        self.b.nodes, self.b.initializers = [], []
-        self.b.enclosing.append(outer_weights)
-        self.shapes = {first: outer_shapes[x]}
-        if self.draw(st.booleans()):
-            alike = [n for n, shape in outer_shapes.items() if shape == outer_shapes[x]]
-            self.shapes = {str(self.one_of(*alike)): outer_shapes[x], **self.shapes}
-        self.inside = True
-        for _ in range(self.number(0, 3)):
-            kind = str(self.one_of("norm", "constant", "sum", "negation", "opaque"))
-            getattr(self, "add_" + kind)(self.pick())
-        last = self.alike(list(self.shapes)[-1])
-        goes_on = [self.b.op("Identity", given[1].name)] if given else []
-        outputs = [helper.make_tensor_value_info(n, TensorProto.BOOL, []) for n in goes_on]
-        outputs.append(helper.make_tensor_value_info(last, self.b.elem_type, declared))
-        weights = self.b.initializers
-        graph = helper.make_graph(self.b.nodes, role, given, outputs, weights)
-        self.b.nodes, self.b.initializers, self.shapes = outer_nodes, outer_weights, outer_shapes
-        self.b.enclosing.pop()
-        self.inside = False
-        return graph
-
-    def add_quantized(self, x: str) -> None:
-        """QuantizeLinear -> DequantizeLinear of a tensor."""
-        if not self.setting.quantizes:
-            return
-        scale = self.b.constant(float(self.one_of(0.05, 0.5)))
-        zero = self.b.constant(np.asarray(self.number(0, 128)), elem_type=TensorProto.UINT8)
-        codes = self.b.op("QuantizeLinear", x, scale, zero)
-        self.put("DequantizeLinear", codes, scale, zero, shape=self.shapes[x])
-
-    def dequantized(self, *shape: int) -> str:
-        """A weight in 8 bits."""
-        codes = self.b.constant(self.b.rng.integers(-90, 91, shape), elem_type=TensorProto.INT8)
-        per_axis = self.b.opset >= 13 and self.draw(st.booleans())
-        scales = self.b.rng.uniform(0.005, 0.015, shape[:1] if per_axis else ())
-        zeros = np.zeros(scales.shape, np.int8)
-        scale, zero = self.b.constant(scales), self.b.constant(zeros, elem_type=TensorProto.INT8)
-        given = {"axis": 0} if per_axis else {}
-        return self.b.op("DequantizeLinear", codes, scale, zero, **given)

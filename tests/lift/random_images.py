@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from tests.lift.random_growing import MANY, Grower
+from tests.lift.random_bodies import BodyGrower
+from tests.lift.random_growing import MANY
 
 
-class Image(Grower):
+def pooled(size: int, begin: int, end: int, span: int, stride: int, ceil: int) -> int:
+    """Positions of a window; with `ceil` one more where it begins in the image."""
+    free = size + begin + end - span
+    if free < 0:
+        return 0
+    count = free // stride + 1
+    goes_on = ceil and free % stride and count * stride < size + begin
+    return count + bool(goes_on)
+
+
+class Image(BodyGrower):
     """(N, C, *spatial) with Conv, BatchNormalization, pooling and padding."""
 
     kinds = (
@@ -25,6 +36,8 @@ class Image(Grower):
         "crop",
         "pad",
         "pool",
+        "pool",
+        "global_pool",
         "transposed",
         "shuffle",
     )
@@ -132,15 +145,52 @@ class Image(Grower):
         window = self.window(x, kernel, small=True)
         if window is None:
             return
-        sizes = window.pop("sizes")
-        del window["dilations"]
-        count = self.number(0, 1)
-        if self.b.opset >= 19 and self.draw(st.booleans()):
-            window["dilations"] = [1] * self.rank
+        del window["sizes"]
+        given: dict[str, object] = dict(window)
+        ceil = self.number(0, 1) if self.b.opset >= 10 else 0
+        if self.b.opset >= 19 and self.number(0, 1):
+            window["dilations"] = [self.number(1, 2) for _ in range(self.rank)]
+            given = dict(window)
+        else:
+            del given["dilations"]
+        sizes = [
+            pooled(n, p, q, (k - 1) * d + 1, s, ceil)
+            for n, p, q, k, d, s in zip(
+                self.shapes[x][2:],
+                window["pads"],
+                window["pads"][self.rank :],
+                kernel,
+                window["dilations"],
+                window["strides"],
+                strict=False,
+            )
+        ]
+        if min(sizes) < 1:
+            return
+        if ceil:
+            given["ceil_mode"] = 1
+            self.is_miscounted |= self.b.opset < 22
+        elif self.number(0, 3) == 0 and set(window["dilations"]) == {1}:
+            del given["pads"]
+            given["auto_pad"] = "VALID"
+            sizes = [
+                pooled(n, 0, 0, k, s, 0)
+                for n, k, s in zip(self.shapes[x][2:], kernel, window["strides"], strict=True)
+            ]
+            if min(sizes) < 1:
+                return
         shape = (*self.shapes[x][:2], *sizes)
+        count = self.number(0, 1)
         self.put(
-            "AveragePool", x, shape=shape, kernel_shape=kernel, count_include_pad=count, **window
+            "AveragePool", x, shape=shape, kernel_shape=kernel, count_include_pad=count, **given
         )
+
+    def add_global_pool(self, x: str) -> None:
+        shape = (*self.shapes[x][:2], *(1,) * self.rank)
+        mean = self.put("GlobalAveragePool", x, shape=shape)
+        if self.number(0, 1):
+            op = str(self.one_of("Add", "Sub", "Mul"))
+            self.put(op, x, mean, shape=self.shapes[x])
 
     def add_transposed(self, x: str) -> None:
         inputs, rank = self.channels(x), self.rank
@@ -148,19 +198,30 @@ class Image(Grower):
         per_group = self.number(1, max(1, 4 // group))
         kernel = [self.number(1, 3) for _ in range(rank)]
         strides = [self.number(1, 2) for _ in range(rank)]
-        pads = [self.number(0, (k - 1) // 2) for k in kernel] * 2
+        dilations = [1] * rank
+        if self.number(0, 3) == 0:
+            dilations = [self.number(1, 2) for _ in range(rank)]
+        spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+        pads = [self.number(0, (span - 1) // 2) for span in spans] * 2
+        more = [0] * rank
+        if self.number(0, 2) == 0:
+            more = [self.number(0, s - 1) for s in strides]
         size = self.shapes[x][2:]
         sizes = [
-            (n - 1) * s + k - 2 * p for n, s, k, p in zip(size, strides, kernel, pads, strict=False)
+            (n - 1) * s + span - 2 * p + e
+            for n, s, span, p, e in zip(size, strides, spans, pads, more, strict=False)
         ]
         if min(sizes) < 1 or max(sizes) > 20:
             return
+        given: dict[str, object] = {"strides": strides, "pads": pads, "group": group}
+        if set(dilations) != {1}:
+            given["dilations"] = dilations
+        if any(more):
+            given["output_padding"] = more
         extra = [self.b.random(per_group * group)] if self.draw(st.booleans()) else []
         weight = self.b.random(inputs, per_group, *kernel)
         shape = (self.shapes[x][0], per_group * group, *sizes)
-        self.put(
-            "ConvTranspose", x, weight, *extra, shape=shape, group=group, strides=strides, pads=pads
-        )
+        self.put("ConvTranspose", x, weight, *extra, shape=shape, **given)
 
     def add_shuffle(self, x: str) -> None:
         total, rank = self.channels(x), self.rank

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from tests.lift.random_growing import Grower
+from tests.lift.random_bodies import BodyGrower
 
 
-class Matrix(Grower):
+class Matrix(BodyGrower):
     """(*batch, C) with MatMul and Gemm."""
 
     kinds = (
@@ -37,8 +37,22 @@ class Matrix(Grower):
             given = {"alpha": 0.7} if self.draw(st.booleans()) else {"beta": 1.6}
             bias = self.b.random(outputs)
             self.put("Gemm", x, weight, bias, shape=shape, transB=turned, **given)
+        elif self.number(0, 3) == 0 and not self.sizes:
+            self.add_turned(x)
         else:
             self.put("MatMul", x, self.b.random(inputs, outputs), shape=shape)
+
+    def add_turned(self, x: str) -> None:
+        """A product over the axis in front of the last, or over rows of x."""
+        *batch, rows, count = self.shapes[x]
+        outputs = self.number(1, 5)
+        if batch or self.number(0, 1):
+            weight = self.b.random(outputs, rows)
+            self.put("MatMul", weight, x, shape=(*batch, outputs, count))
+        else:
+            weight = self.b.random(rows, outputs)
+            bias = [self.b.random(outputs)] if self.number(0, 1) or self.b.opset < 11 else []
+            self.put("Gemm", x, weight, *bias, shape=(count, outputs), transA=1)
 
     def alike(self, x: str) -> str:
         count = self.channels(x)

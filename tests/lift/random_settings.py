@@ -13,6 +13,9 @@ from tests.lift.building import Builder
 
 OPSETS = tuple(range(7, onnx.defs.onnx_opset_version() + 1))
 _FIRST_OPSET = {TensorProto.BFLOAT16: 22}  # of Conv
+WITHOUT_KERNELS = (TensorProto.BFLOAT16, TensorProto.DOUBLE)
+"""Element types that ONNX Runtime lacks some operators in."""
+NEWEST_WITH_KERNELS = 24
 _NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
@@ -29,6 +32,11 @@ class Setting:
     opset: int = 17
     elem_type: int = TensorProto.FLOAT
     everything: bool = False
+
+    @property
+    def has_kernels(self) -> bool:
+        """Whether ONNX Runtime runs every operator."""
+        return self.elem_type not in WITHOUT_KERNELS and self.opset <= NEWEST_WITH_KERNELS
 
     @property
     def quantizes(self) -> bool:

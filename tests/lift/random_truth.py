@@ -10,7 +10,9 @@ from onnx import ModelProto, inliner, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from tests.lift.comparing import BatchNormalization, ConvTranspose, Pad, distance, is_float, widened
+from tests.lift.comparing import distance, is_float, widened
+from tests.lift.oracle import OWN
+from tests.lift.random_functions import LOCAL
 
 Feeds = dict[str, np.ndarray]
 MOVES = 4
@@ -48,7 +50,7 @@ def _along(value: np.ndarray, x: np.ndarray, axis: int | None) -> np.ndarray:
 
 def truth(model: ModelProto, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """The outputs of a model without functions, every float widened to float64."""
-    ops = [ConvTranspose, BatchNormalization, Pad, QuantizeLinear, DequantizeLinear]
+    ops = [*OWN, QuantizeLinear, DequantizeLinear]
     session = ReferenceEvaluator(widened(model), new_ops=ops)
     values = {n: v.astype(np.float64) if is_float(v) else v for n, v in feeds.items()}
     with np.errstate(all="ignore"):
@@ -58,7 +60,10 @@ def truth(model: ModelProto, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray
 def inlined(model: ModelProto, overrides: Mapping[str, np.ndarray]) -> ModelProto:
     """Functions in place, and other values for initializers; inputs are those without a value."""
     flat = ModelProto()
-    flat.CopyFrom(inliner.inline_local_functions(model) if model.functions else model)
+    flat.CopyFrom(model)
+    if model.functions:
+        _give_defaults(flat)
+        flat = inliner.inline_local_functions(flat)
     for tensor in flat.graph.initializer:
         if tensor.name in overrides:
             tensor.CopyFrom(numpy_helper.from_array(overrides[tensor.name], tensor.name))
@@ -67,6 +72,17 @@ def inlined(model: ModelProto, overrides: Mapping[str, np.ndarray]) -> ModelProt
     del flat.graph.input[:]
     flat.graph.input.extend(kept)
     return flat
+
+
+def _give_defaults(model: ModelProto) -> None:
+    """Writes defaults of attributes into the calls of functions: onnx's inliner drops them."""
+    functions = {function.name: function for function in model.functions}
+    nodes = [*model.graph.node, *(node for f in model.functions for node in f.node)]
+    for node in nodes:
+        if node.domain == LOCAL:
+            given = {attribute.name for attribute in node.attribute}
+            defaults = functions[node.op_type].attribute_proto
+            node.attribute.extend(a for a in defaults if a.name not in given)
 
 
 def spread(model: ModelProto, feeds: Feeds, epsilon: float) -> list[float]:
@@ -93,6 +109,9 @@ def _move(graph: onnx.GraphProto, epsilon: float, rng: np.random.Generator) -> N
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
                 _move(attribute.g, epsilon, rng)
+            elif attribute.type == onnx.AttributeProto.TENSOR:
+                value = _moved(numpy_helper.to_array(attribute.t), epsilon, rng)
+                attribute.t.CopyFrom(numpy_helper.from_array(value))
 
 
 def _moved(value: np.ndarray, epsilon: float, rng: np.random.Generator) -> np.ndarray:

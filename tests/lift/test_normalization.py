@@ -135,15 +135,14 @@ def test_refuses_computed_statistics(position):
     assert "not constant" in folded.reasons
 
 
-@pytest.mark.parametrize("which", ["scale", "mean", "weight"])
+@pytest.mark.parametrize("which", ["weight", "bias", "scale", "shift", "mean", "variance"])
 def test_refuses_overridable_initializer(which):
     """From IR version 4 on an initializer that is an input too is only a default value."""
     b = Builder()
     x = b.input("n", C, "h", "w")
-    weight = b.random(C, C, 3, 3, name="weight")
-    y = b.op("Conv", x, weight, b.random(C))
-    scale = b.random(C, name="scale")
-    names = [scale, b.random(C), b.random(C, name="mean"), b.positive(C)]
+    y = b.op("Conv", x, b.random(C, C, 3, 3, name="weight"), b.random(C, name="bias"))
+    names = [b.random(C, name=name) for name in ("scale", "shift", "mean")]
+    names.append(b.constant(b.rng.uniform(0.3, 1.7, C), "variance"))
     model = b.model(b.op("BatchNormalization", y, *names, output="y"))
     shape = [C, C, 3, 3] if which == "weight" else [C]
     model.graph.input.append(
@@ -152,7 +151,8 @@ def test_refuses_overridable_initializer(which):
     folded = optimized(model, *SIZES)
     assert folded.ops == {"Conv": 1, "BatchNormalization": 1}
     feeds = feeds_for(model, SIZES[0])
-    feeds[which] = np.asarray(b.values(*shape), dtype=np.float32)
+    other = b.values(*shape)
+    feeds[which] = np.asarray(abs(other) if which == "variance" else other, dtype=np.float32)
     assert_agrees(model, folded.model, feeds)
     assert not np.array_equal(
         run(folded.model, feeds)[0], run(folded.model, feeds_for(model, SIZES[0]))[0]

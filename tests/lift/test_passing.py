@@ -97,6 +97,20 @@ def test_refuses_dropout_whose_mode_is_computed():
     assert "model.eval()" in folded.reasons
 
 
+@pytest.mark.parametrize("which", ["ratio", "training"])
+def test_refuses_dropout_whose_operand_a_caller_may_override(which):
+    b = Builder(13)
+    x = b.input("n", C, "h", "w")
+    b.constant(np.asarray(0.4), "ratio")
+    b.constant(np.asarray(False), "training", elem_type=onnx.TensorProto.BOOL)
+    y = b.op("Dropout", b.conv(x, C, C, (1, 1)), "ratio", "training")
+    model = b.model(b.batch_norm(y, C))
+    kind = onnx.TensorProto.FLOAT if which == "ratio" else onnx.TensorProto.BOOL
+    model.graph.input.append(onnx.helper.make_tensor_value_info(which, kind, ()))
+    folded = optimized(model, *SIZES)
+    assert folded.ops == {"Conv": 1, "Dropout": 1, "BatchNormalization": 1}
+
+
 def test_folds_named_identity_into_what_it_passes_without_probing():
     b = Builder()
     x = b.input("n", C, "h", "w")

@@ -58,6 +58,17 @@ def test_matches_for_slices_of_the_known_axis_of_a_half_known_size(axis, start, 
     assert optimized(b.model(y), *SIZES).ops["Conv"] == 1
 
 
+@pytest.mark.parametrize("kernel", [(1, 1), (3, 3)])
+@pytest.mark.parametrize(("start", "end", "step"), [(1, 5, 2), (-5, -1, 2), (0, 5, 3), (2, 4, 3)])
+@pytest.mark.parametrize("size", [6, 7, 8])
+def test_folds_strided_slice_with_a_bound_behind(size, start, end, step, kernel):
+    """What the stride leaves over in front of the bound is no room for one more position."""
+    b = Builder()
+    y = b.conv(b.input(1, C, size, size), C, C, kernel)
+    y = cut(b, y, (2,), (start,), (end,), (step,))
+    assert optimized(b.model(b.op("Relu", y))).ops == {"Conv": 1, "Relu": 1}
+
+
 def test_refuses_backward_slice():
     b = Builder()
     x = b.input("n", C, 6, 6)
@@ -140,6 +151,27 @@ def test_refuses_slice_of_something_else(axes, starts, ends, reason):
     assert reason in refusal(model, "Slice")
 
 
+@pytest.mark.parametrize(("start", "end"), [(-3, 4), (0, 4), (-4, 4), (-3, -1), (-9, MANY)])
+@pytest.mark.parametrize("kernel", [(1, 1), (3, 3)])
+def test_matches_for_slices_that_keep_everything_at_one_size_alone(start, end, kernel):
+    """[-3:4] is the whole of three rows, a part of four, and nothing of nine."""
+    b = Builder()
+    x = b.input("n", C, "h", "w")
+    t = cut(b, b.conv(x, C, C, (1, 1)), (2,), (start,), (end,))
+    y = b.op("Add", b.conv(t, C, C, kernel, pads=[k // 2 for k in kernel] * 2), t)
+    sizes = [{"n": 1, "h": h, "w": 5} for h in (3, 4, 6)]
+    assert optimized(b.model(b.op("Relu", y)), *sizes).ops["Slice"] == 1
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 7), (-7, 7), (-9, 99), (0, MANY), (3, 7)])
+def test_matches_for_slices_that_end_at_a_known_size(start, end):
+    b = Builder()
+    x = b.input("n", C, 7, 6)
+    t = cut(b, b.conv(x, C, C, (1, 1)), (2,), (start,), (end,))
+    y = b.op("Add", b.conv(t, C, C, (1, 1), group=2), t)
+    assert optimized(b.model(b.op("Relu", y)), {"n": 1}, {"n": 3}).ops == {"Conv": 1, "Relu": 1}
+
+
 def test_refuses_slice_that_keeps_nothing():
     b = Builder()
     x = b.input("n", C, 6, 6)
@@ -147,3 +179,14 @@ def test_refuses_slice_that_keeps_nothing():
     model = b.model(b.op("Mul", y, b.random(C, 1, 1)))
     assert optimized(model, {"n": 2}).ops == {"Conv": 1, "Slice": 1, "Mul": 1}
     assert refusal(model, "Slice") == "it keeps nothing"
+
+
+@pytest.mark.parametrize("start", [3, 31, 40, 100, 100_000])
+def test_a_crop_over_an_unknown_size_becomes_no_large_kernel(start):
+    b = Builder()
+    x = b.op("Slice", b.input("n", 8, "h", "w"), *map(b.constant, ([start], [1 << 40], [2])))
+    folded = optimized(
+        b.model(b.conv(b.conv(x, 8, 8, (1, 1)), 8, 8, (1, 1))), {"n": 1, "h": start + 3, "w": 2}
+    )
+    assert folded.ops == {"Slice": 1, "Conv": 1}
+    assert folded.weight(0).size + folded.weight(1).size <= 8 * 8 + 8

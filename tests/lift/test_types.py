@@ -94,6 +94,34 @@ def test_folds_float32_norm_into_float16_conv():
     assert types_of(folded.model) == {TensorProto.FLOAT16}
 
 
+def test_folds_float16_norm_into_float32_conv():
+    """The result keeps the type of what is normalized."""
+    b = Builder(15)
+    x = b.input("n", C, "h", "w")
+    y = b.conv(x, C, C, pads=PADS)
+    values = [b.values(C), b.values(C), b.values(C), np.abs(b.values(C))]
+    names = [b.constant(v, elem_type=TensorProto.FLOAT16) for v in values]
+    model = b.model(b.op("BatchNormalization", y, *names))
+    folded = optimized(model, *SIZES, original_runs=False)
+    assert folded.ops == {"Conv": 1}
+    assert types_of(folded.model) == {TensorProto.FLOAT}
+
+
+@pytest.mark.parametrize("where", ["weight", "bias"])
+def test_refuses_overflow_of_float16_in_one_number(where):
+    """A norm of small variance: every other number of the fold fits."""
+    b = Builder(15, TensorProto.FLOAT16)
+    x = b.input("n", C, "h", "w")
+    weight, bias = b.values(C, C, 3, 3), b.values(C)
+    (weight if where == "weight" else bias).reshape(-1)[1] = 900.0
+    y = b.op("Conv", x, b.constant(weight), b.constant(bias), pads=PADS)
+    variance = b.constant(np.full(C, 1e-4))
+    y = b.op("BatchNormalization", y, b.random(C), b.random(C), b.random(C), variance)
+    result = onnxfuse.optimize(b.model(y))
+    assert [n.op_type for n in result.model.graph.node] == ["Conv", "BatchNormalization"]
+    assert any("overflows" in r.reason for r in result.report.refusals)
+
+
 def test_refuses_overflow_of_float16():
     b = Builder(15, TensorProto.FLOAT16)
     x = b.input("n", C, "h", "w")

@@ -73,6 +73,25 @@ def test_a_loop():
     np.testing.assert_array_equal(y, 8 * x)
 
 
+@pytest.mark.parametrize("given", ["count, go", "count,", ",go"])
+def test_scan_outputs_of_a_loop_are_stacked(given):
+    """Along an axis of their own; scalars too."""
+    model = parsed(
+        f"""<ir_version: 8, opset_import: ["": 17]>
+        g (float[2, 1] x, int64 count, bool go) => (float[2, 1] y, float[r, 2, 1] s, int64[r] t) {{
+            y, s, t = Loop ({given}, x) <body = step (int64 i, bool on, float[2, 1] v)
+                => (bool less, float[2, 1] w, float[2, 1] u, int64 j) {{
+                two = Constant <value = int64 {{2}}> ()
+                less = Less(i, two)  w = Add(v, v)  u = Neg(w)  j = Identity(i) }}>
+        }}"""
+    )
+    x = np.array([[1.0], [-3.0]], np.float32)
+    y, s, t = run(model, x=x, count=np.array(3), go=np.array(True))
+    np.testing.assert_array_equal(y, 8 * x)
+    np.testing.assert_array_equal(s, [-2 * x, -4 * x, -8 * x])
+    np.testing.assert_array_equal(t, [0, 1, 2])
+
+
 @pytest.mark.parametrize(
     ("op_type", "opset", "count", "attributes"),
     [
@@ -105,6 +124,62 @@ def test_local_functions_are_entered():
     )
     (y,) = run(model, x=np.array([1.5], np.float32))
     np.testing.assert_array_equal(y, [3.0])
+
+
+@pytest.mark.parametrize(
+    ("op_type", "opset", "weights", "attributes"),
+    [
+        ("BatchNormalization", 9, [[0.5] * 4, [0.1] * 4, [0.2] * 4, [2.0] * 4], {}),
+        ("ConvTranspose", 17, [np.ones((4, 1, 2, 2))], {"group": 2, "strides": [2, 2]}),
+        ("Pad", 17, [[0, 0, -1, 1, 0, 0, 1, 0]], {}),
+        ("Pad", 18, [[-1, 1], "", [2]], {}),
+        (
+            "AveragePool",
+            17,
+            [],
+            {"kernel_shape": [2, 2], "strides": [2, 2], "pads": [0, 0, 1, 1], "ceil_mode": 1},
+        ),
+    ],
+)
+def test_operators_in_bodies_against_the_runtime(op_type, opset, weights, attributes):
+    import onnxruntime as ort
+
+    b = Builder(opset=opset)
+    x, flag = b.input(1, 4, "h", "w"), b.input(name="flag", elem_type=TensorProto.BOOL)
+    read = [x, *(weight if isinstance(weight, str) else b.constant(weight) for weight in weights)]
+    node = helper.make_node(op_type, read, ["inner"], **attributes)
+    info = helper.make_tensor_value_info("inner", TensorProto.FLOAT, [None] * 4)
+    yes = helper.make_graph([node], "yes", [], [info])
+    other = helper.make_tensor_value_info("other", TensorProto.FLOAT, [None] * 4)
+    no = helper.make_graph([helper.make_node("Identity", [x], ["other"])], "no", [], [other])
+    model = b.model(b.op("If", flag, then_branch=yes, else_branch=no))
+    feeds = {"x": RNG.standard_normal((1, 4, 4, 6)).astype(np.float32), "flag": np.array(True)}
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (actual,) = run(model, **feeds)
+    np.testing.assert_allclose(actual, session.run(None, feeds)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("given", "slope"), [({}, 0.5), ({"slope": 0.25}, 0.25)])
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_attributes_that_a_call_leaves_out_take_the_default_of_the_function(
+    given, slope, is_nested
+):
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    node = helper.make_node("LeakyRelu", ["a"], ["b"])
+    node.attribute.add(name="alpha", type=onnx.AttributeProto.FLOAT, ref_attr_name="slope")
+    defaults = [helper.make_attribute("slope", 0.5)]
+    functions = [
+        helper.make_function("own", "Leak", ["a"], ["b"], [node], opsets, attribute_protos=defaults)
+    ]
+    call = helper.make_node("Leak", ["a"], ["b"], domain="own", **given)
+    if is_nested:
+        functions.append(helper.make_function("own", "Outer", ["a"], ["b"], [call], opsets))
+        call = helper.make_node("Outer", ["a"], ["b"], domain="own")
+    infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2]) for n in "ab"]
+    graph = helper.make_graph([call], "g", infos[:1], infos[1:])
+    model = helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=9)
+    (y,) = run(model, a=np.array([-1.0, 1.0], np.float32))
+    np.testing.assert_array_equal(y, [-slope, 1.0])
 
 
 def test_outputs_that_are_constants_or_inputs():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onnxfuse.certify import TOLERANCE
 from onnxfuse.report.html.distributions import weights_section
 from onnxfuse.report.html.folds import folds_section
 from onnxfuse.report.html.numbers import exact, plural, short, size, small
@@ -28,13 +27,15 @@ def optimize_page(result: OptimizeResult, name: str) -> str:
     report = result.report
     lead = f"{plural(len(report.folds), 'fold')}, from {exact(report.before.nodes)} nodes "
     lead += f"to {exact(report.after.nodes)}. The model computes the same, up to rounding."
+    if report.denormals:
+        lead += f" {plural(report.denormals, 'denormal number')} in weights set to zero."
     return page(name, lead, optimize_figures(report), optimize_sections(result))
 
 
 def optimize_figures(report: Report) -> list[Figure]:
     """The numbers that matter most."""
     before, after = report.before, report.after
-    worst = max((fold.certificate.error for fold in report.folds), default=0.0)
+    worst = report.worst
     sizes = (size(before.parameter_bytes), size(after.parameter_bytes))
     return [
         Figure(
@@ -55,7 +56,7 @@ def optimize_figures(report: Report) -> list[Figure]:
             exact(len(report.folds)),
             f"{plural(len(report.refusals), 'node')} refused",
         ),
-        Figure("worst certificate", small(worst), f"{small(TOLERANCE)} is allowed"),
+        Figure("worst certificate", small(worst.error), f"{small(worst.allowed)} is allowed"),
     ]
 
 
