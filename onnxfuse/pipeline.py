@@ -130,11 +130,14 @@ class _Run:
         before = count(self.model, concrete)
         if self.opset >= OLDEST_OPSET:
             self.tell("evaluating constants")
+            retried = 0
             for number in range(MAX_PASSES):
                 types = self._normalized(types)
                 self.tell(f"folding, pass {number + 1}")
                 if not self._pass(types):
-                    break
+                    if not self.impossible or len(self.folds) == retried:
+                        break
+                    self.impossible, retried = {}, len(self.folds)  # they may be possible by now
                 types = infer_types(self.model)
             self._drop_what_bodies_left()
             self.tell("flushing denormals")
