@@ -45,13 +45,14 @@ def distribute_gates(graph: Graph, skip: frozenset[str]) -> list[Fold]:
         CertificateError: If a product does not agree with the nodes it replaces.
     """
     found = [_gated(graph, index) for index in range(len(graph.nodes))]
-    folds = [
+    made = [
         _replaced(graph, gated)
         for gated in found
         if gated is not None and not skip.intersection(_operators(graph, gated))
     ]
-    made = {name: graph.type(fold.target) for fold in folds for name in fold.after[-1].outputs}
-    graph.types = {**graph.types, **made}
+    folds = [fold for fold in made if fold is not None]
+    types = {name: graph.type(fold.target) for fold in folds for name in fold.after[-1].outputs}
+    graph.types = {**graph.types, **types}
     graph.commit(prune=bool(folds))
     return folds
 
@@ -97,7 +98,7 @@ def _is_smaller(gate: tuple[Dim, ...] | None, x: tuple[Dim, ...] | None) -> bool
     return fits and (len(gate) < len(x) or any(g == 1 != n for g, n in pairs))
 
 
-def _replaced(graph: Graph, gated: _Gated) -> Fold:
+def _replaced(graph: Graph, gated: _Gated) -> Fold | None:
     """Puts the product in the place of product and sum."""
     node = graph.nodes[gated.total]
     target = node.output[0]

@@ -48,7 +48,7 @@ class Match:
     saved: int
 
 
-def replaced(graph: Graph, match: Match) -> Fold:
+def replaced(graph: Graph, match: Match) -> Fold | None:
     """Puts a recipe in the place of the nodes.
 
     Args:
@@ -56,7 +56,7 @@ def replaced(graph: Graph, match: Match) -> Fold:
         match: The recipe, and what it is for.
 
     Returns:
-        The record of it.
+        The record of it; None where its numbers are not exact enough.
 
     Raises:
         CertificateError: If it does not agree with the nodes it replaces.

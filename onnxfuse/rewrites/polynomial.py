@@ -16,6 +16,7 @@ from functools import cached_property
 
 _DIGITS = 10  # of numbers under an atom; what differs beyond is taken for the same
 _NOISE = 1e-14
+_NARROW = 1e-3  # of its bounds; a clamp between such neighbours loses its digits
 _MOST_TERMS = 12
 _HIGHEST_DEGREE = 6
 _DEEPEST = 3
@@ -30,7 +31,7 @@ _OF_NUMBERS: Mapping[str, Callable[[float], float]] = {
 
 
 class TooLarge(ValueError):  # noqa: N818 - named for what it says
-    """A polynomial has too many terms, or too high a degree, to be of any use."""
+    """A polynomial has too many terms, too high a degree or too close bounds to be of any use."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,9 @@ def clamp(p: Polynomial, low: float, high: float) -> Polynomial:
     """min(max(p, low), high); either bound may be infinite.
 
     In normal form no clamp has an upper bound alone: min(q, h) is q - max(q, h) + h.
+
+    Raises:
+        TooLarge: If the bounds are all but one.
     """
     number = p.number
     if number is not None:
@@ -168,6 +172,9 @@ def clamp(p: Polynomial, low: float, high: float) -> Polynomial:
         return constant(high)
     scale, q, shift = p.normal()
     ends = _through(scale, shift, low, high)
+    width = ends[1] - ends[0]
+    if math.isfinite(width) and width <= _NARROW * max(map(abs, ends)):
+        raise TooLarge
     inner = _as_clamp(q)
     if inner is None:
         return _clamped(q, *map(_digits, ends)).times(scale).plus(shift)

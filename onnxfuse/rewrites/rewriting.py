@@ -33,9 +33,10 @@ def recognise_activations(graph: Graph, skip: frozenset[str]) -> list[Fold]:
     taken: set[int] = set()
     for index in reversed(range(len(graph.nodes))):
         match = None if index in taken else _best(graph, index, taken, skip)
-        if match is not None:
+        fold = None if match is None else replaced(graph, match)
+        if match is not None and fold is not None:
             taken.update(match.gone)
-            folds.append(replaced(graph, match))
+            folds.append(fold)
     made = {name: graph.type(f.target) for f in folds for w in f.after for name in w.outputs}
     graph.types = {**graph.types, **made}
     graph.commit(prune=bool(folds))

@@ -192,6 +192,14 @@ def test_what_grows_too_large_is_told():
         sums + clamp(X, 0.0, 50.0)
 
 
+@pytest.mark.parametrize("low", [3.0 - 1e-10, 3.0 - 1e-7, 2.999])
+def test_bounds_that_are_all_but_one_are_of_no_use(low):
+    with pytest.raises(TooLarge):
+        clamp(X, low, 3.0)
+    with pytest.raises(TooLarge):
+        clamp(clamp(X, -1.0, 3.0), low, 6.0)
+
+
 def test_bends_are_the_bounds_at_any_depth():
     p = polynomial.applied("tanh", clamp(X, -2.0, math.inf)) + clamp(X, 1.0, 7.0)
     assert p.bends == {-2.0, 1.0, 7.0}
