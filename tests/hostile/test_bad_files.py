@@ -4,6 +4,8 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -24,6 +26,17 @@ COMMANDS = {
 }
 
 
+# A small process in between: what is forked from a large one counts that as its own memory.
+MEASURED = """
+import os, subprocess, sys
+process = subprocess.Popen(sys.argv[2:])
+_, status, usage = os.wait4(process.pid, 0)
+with open(sys.argv[1], "w") as file:
+    file.write(str(usage.ru_maxrss))
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
 def run(folder, *arguments, limit=None, stdout=subprocess.PIPE):
     """Exit code, stdout, stderr and peak memory in MB of the program."""
 
@@ -31,20 +44,18 @@ def run(folder, *arguments, limit=None, stdout=subprocess.PIPE):
         for kind, most in (limit or {}).items():
             resource.setrlimit(kind, (most, most))
 
-    process = subprocess.Popen(
-        [sys.executable, "-m", "onnxfuse", *map(str, arguments)],
-        cwd=folder,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=limited,
-    )
-    with process:
-        out = process.stdout.read() if process.stdout else ""
-        said = process.stderr.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, out, said, usage.ru_maxrss >> 10
+    program = [sys.executable, "-m", "onnxfuse", *map(str, arguments)]
+    with tempfile.NamedTemporaryFile() as memory:
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", MEASURED, memory.name, *program],
+            cwd=folder,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=limited,
+        )
+        peak = int(Path(memory.name).read_text())
+    return done.returncode, done.stdout or "", done.stderr, peak >> 10
 
 
 def contents(folder):
