@@ -64,10 +64,12 @@ def _unchanged(graph: Graph, node: onnx.NodeProto) -> str | None:
         shape = graph.constant_shape(constant)
         if shape is None or graph.is_constant(data) or math.prod(shape) != 1:
             continue
+        if graph.type(constant).elem_type not in FLOAT_TYPES:
+            continue
         value = graph.constant(constant)
         if value is None or float(value.reshape(())) != _NEUTRAL[node.op_type]:
             continue
-        if graph.type(constant).elem_type in FLOAT_TYPES and _least_rank(graph, data) >= len(shape):
+        if _least_rank(graph, data) >= len(shape):
             return str(data)
     return None
 

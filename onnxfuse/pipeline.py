@@ -18,7 +18,7 @@ from onnxfuse.normalize import normalize
 from onnxfuse.probe import Effort, Search, Setting, model_settings
 from onnxfuse.report.counts import assumed_sizes, concrete_types, count, lacks_types
 from onnxfuse.report.report import Refused, Report
-from onnxfuse.rewrites import REWRITES, flush_denormals
+from onnxfuse.rewrites import flush_denormals
 from onnxfuse.shapes import default_opset, infer_types
 from onnxfuse.symbols import completed_types
 
@@ -103,6 +103,21 @@ def _names(given: Iterable[str], option: str) -> frozenset[str]:
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise ModelError(f"{option} takes a list of names, not {given!r}")
     return frozenset(given)
+
+
+def _repeated(graph: onnx.GraphProto) -> set[str]:
+    """Names of tensors that several graphs make, each its own: bodies may use the same ones."""
+    seen: set[str] = set()
+    repeated: set[str] = set()
+    pending = [graph]
+    while pending:
+        inner = pending.pop()
+        made = {name for node in inner.node for name in node.output}
+        made.update(info.name for info in inner.input)
+        repeated |= seen & made
+        seen |= made
+        pending.extend(body for node in inner.node for body in bodies(node))
+    return repeated
 
 
 class _Run:
@@ -191,10 +206,13 @@ class _Run:
         """Folds every graph of the model once; True when another pass may find more."""
         self.refusals = []
         again = False
+        repeated = _repeated(self.model.graph)
         for graph in self._graphs(types):
-            types.update(completed_types(graph))
-            rewritten = [fold for rewrite in REWRITES for fold in rewrite(graph, self.skip)]
-            self.folds.extend(rewritten)
+            found = completed_types(graph)
+            own = {name: kind for name, kind in found.items() if name in repeated}
+            types.update((name, kind) for name, kind in found.items() if name not in own)
+            if own:
+                graph.types = {**types, **own}
             probes = Search(graph, self._settings, self.skip, self.effort).run()
             for name, refusal in probes.refusals.items():
                 self.no_convolution.setdefault(name, refusal.reason)
@@ -203,7 +221,7 @@ class _Run:
                 self.no_convolution.pop(made, None)
             self.folds.extend(outcome.folds)
             self.refusals.extend(outcome.refusals)
-            again |= bool(rewritten or outcome.folds or outcome.impossible)
+            again |= bool(outcome.folds or outcome.impossible)
             self.impossible |= outcome.impossible
         return again
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 import onnxfuse
 from tests.lift.building import Builder
@@ -28,6 +28,17 @@ def test_other_constants_stay(op, value):
     b = Builder()
     x = b.op("Relu", b.input("n", 7))
     assert operators(b, b.op("Exp", b.op(op, x, b.constant(value)))) == ["Relu", op, "Exp"]
+
+
+@pytest.mark.parametrize("kind", [TensorProto.STRING, TensorProto.COMPLEX64])
+def test_text_and_complex_numbers_are_left_alone(kind):
+    value = [b"a"] if kind == TensorProto.STRING else [1 + 2j]
+    nodes = [helper.make_node("Add", ["x", "k"], ["a"]), helper.make_node("Relu", ["a"], ["y"])]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy"]
+    constant = helper.make_tensor("k", kind, [], value)
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [constant])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    assert list(onnxfuse.optimize(model).model.graph.node) == nodes
 
 
 @pytest.mark.parametrize(("op", "neutral"), [("Div", 1.0), ("Sub", 0.0)])

@@ -15,8 +15,7 @@ def shape(call: Call) -> Tensor:
 
 def reshape(call: Call) -> Tensor:
     """Reshape: -1 is inferred; 0 copies the input's size, unless allowzero (opset 14) is set."""
-    x, target = call.inputs
-    sizes = [int(size) for size in target]
+    x, sizes = call.inputs[0], list(_sizes(call))
     if not call.attributes.get("allowzero", 0):
         sizes = [size or x.shape[axis] for axis, size in enumerate(sizes)]
     reshaped: Tensor = x.reshape(sizes)
@@ -47,5 +46,13 @@ def unsqueeze(call: Call) -> Tensor:
 
 def expand(call: Call) -> Tensor:
     """Expand: broadcasts x and shape with each other."""
-    x, target = call.inputs
-    return np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(int(size) for size in target)))
+    x = call.inputs[0]
+    return np.broadcast_to(x, np.broadcast_shapes(x.shape, _sizes(call)))
+
+
+def _sizes(call: Call) -> tuple[int, ...]:
+    """The shape that the second input gives."""
+    target = call.inputs[1]
+    if target.ndim != 1:
+        raise ValueError(f"a shape of shape {list(target.shape)}")
+    return tuple(int(size) for size in target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.lift.building import Builder
@@ -251,3 +252,36 @@ def test_keeps_outer_tensors_that_a_body_alone_reads():
     model = b.model(conditional(b, then, other))
     folded = optimized(model, feeds=both_flags(model))
     assert folded.ops == {"Conv": 1, "If": 1, "Mul": 1, "Add": 1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "scale"),
+    [
+        (TensorProto.FLOAT, (3,), (1, 1)),
+        (TensorProto.DOUBLE, (2, 3), ()),
+        (TensorProto.FLOAT16, (2, 3), ()),
+    ],
+)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_bodies_with_the_same_names_for_other_types_do_not_mix(kind, shape, scale, swapped):
+    sides = [("x", TensorProto.FLOAT), ("w", kind)]
+    b = Builder()
+    bodies = []
+    for number, (source, elem_type) in enumerate(sides):
+        inner = Builder(elem_type=elem_type, prefix="same_")
+        bias = b.constant([1.0, 2.0, 3.0], f"bias{number}", elem_type)
+        y = inner.op("Mul", source, b.constant(np.full(scale, 0.5), f"k{number}", elem_type))
+        y = inner.op("Mul", inner.op("Add", y, bias), y)
+        inner.op("Cast", y, output=f"out{number}", to=TensorProto.FLOAT)
+        bodies.append(body(inner.nodes, [f"out{number}"]))
+        b.input(*((2, 3) if source == "x" else shape), name=source, elem_type=elem_type)
+    b.input(name="c", elem_type=TensorProto.BOOL)
+    first, second = bodies[::-1] if swapped else bodies
+    model = b.model(b.op("If", "c", then_branch=first, else_branch=second))
+    output = model.graph.output[0].name
+    info = helper.make_tensor_value_info(output, TensorProto.FLOAT, [None, None])
+    model.graph.output[0].CopyFrom(info)
+    x = np.ones((2, 3), np.float32)
+    w = np.ones(shape, helper.tensor_dtype_to_np_dtype(kind))
+    feeds = [{"x": x, "w": w, "c": np.asarray(choice)} for choice in (True, False)]
+    optimized(model, feeds=feeds)
