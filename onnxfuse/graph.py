@@ -114,6 +114,7 @@ class Graph:
         self.nodes: list[onnx.NodeProto] = list(self.proto.node)
         self.inputs: tuple[str, ...] = tuple(i.name for i in self.proto.input)
         self.outputs: tuple[str, ...] = tuple(o.name for o in self.proto.output)
+        self._given = frozenset(self.inputs)
         self._initializers = {t.name: t for t in self.proto.initializer}
         self._new: dict[str, Array] = {}
         self._replacements: dict[str, Sequence[onnx.NodeProto]] = {}
@@ -122,7 +123,7 @@ class Graph:
         self._removed: set[int] = set()
         self._cache: dict[str, Array] = {}
         self.overridable = (
-            frozenset(self.inputs) & self._initializers.keys() if self.ir_version >= 4 else set()
+            self._given & self._initializers.keys() if self.ir_version >= 4 else set()
         )
         self.producers: dict[str, int] = {}
         self.consumers: dict[str, list[int]] = {}
@@ -148,7 +149,7 @@ class Graph:
             return True
         if name in self._initializers:
             return name not in self.overridable
-        if name in self.producers or name in self.inputs:
+        if name in self.producers or name in self._given:
             return False
         return self.outer is not None and self.outer.is_constant(name)
 
@@ -331,7 +332,7 @@ class Graph:
 
     def _write_initializer(self, name: str, value: Array) -> None:
         self.proto.initializer.append(numpy_helper.from_array(np.asarray(value), name))
-        if self.ir_version < 4 and self.outer is None and name not in self.inputs:
+        if self.ir_version < 4 and self.outer is None and name not in self._given:
             dtype = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
             self.proto.input.append(onnx.helper.make_tensor_value_info(name, dtype, value.shape))
 

@@ -69,7 +69,8 @@ def _remove_unheld(path: Path) -> None:
         status = os.fstat(descriptor)
         if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
+            if os.fstat(descriptor).st_nlink:  # else the name is another file's by now
+                path.unlink()
     finally:
         os.close(descriptor)
 

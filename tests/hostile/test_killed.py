@@ -1,5 +1,6 @@
 """The program stopped at any moment: its output is absent or complete, and nothing else is left."""
 
+import fcntl
 import os
 import random
 import signal
@@ -12,7 +13,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from onnxfuse import io
-from onnxfuse.io.temporary import hidden_name, temporary
+from onnxfuse.io.temporary import hidden_name, remove_leftovers, temporary
 from tests.io.building import build, external, no_leftovers
 
 COMMAND = [sys.executable, "-m", "onnxfuse", "optimize", "-q"]
@@ -151,6 +152,22 @@ def test_only_leftovers_for_the_same_target_that_nobody_holds_are_removed(tmp_pa
     assert not held.exists()
     assert linked.is_symlink()
     assert all(path.read_bytes() == b"not ours" for path in kept)
+
+
+def test_a_name_taken_anew_is_not_the_leftover_that_was_seen_under_it(tmp_path, monkeypatch):
+    target = tmp_path / "out.onnx"
+    path = hidden_name(target)
+    path.write_bytes(b"half")
+    lock = fcntl.flock
+
+    def late(descriptor, how):
+        path.unlink()
+        path.write_bytes(b"of a run at work")
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    remove_leftovers(target)
+    assert path.read_bytes() == b"of a run at work"
 
 
 def test_an_older_model_never_stands_beside_newer_data(tmp_path, monkeypatch):

@@ -230,6 +230,14 @@ def test_expand(shape, target, opset):
     assert_agrees(node, {"x": x, "target": int64(target)}, opset)
 
 
+@pytest.mark.parametrize("operator", ["Reshape", "Expand"])
+@pytest.mark.parametrize("target", [[[2, 2]], 4])
+def test_a_shape_is_a_vector(operator, target):
+    node = helper.make_node(operator, ["x", "target"], ["y"])
+    with pytest.raises(ValueError, match="a shape of shape"):
+        evaluate([node], {"x": np.ones(4), "target": int64(target)}, 18)
+
+
 @pytest.mark.parametrize(
     ("attributes", "opset"),
     [({}, 7), ({}, 13), ({"start": 1}, 15), ({"end": -1}, 15), ({"start": -3, "end": 9}, 21)],
