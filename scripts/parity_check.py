@@ -6,6 +6,7 @@ Each model is checked as `onnxfuse check` does it and measured as `onnxfuse benc
 
 python scripts/parity_check.py                      networks of models/
 python scripts/parity_check.py model.onnx           any model; it has no deploy form
+python scripts/parity_check.py --provider cuda      on that provider alone
 python scripts/parity_check.py --output results     also results/parity.md and results/parity.json
 """
 
@@ -101,13 +102,16 @@ def networks(paths: Sequence[Path], only: str) -> Iterator[Network]:
             yield Network(name, next(forms), next(forms))
 
 
-def providers() -> tuple[list[str], list[str]]:
-    """Those that are here, and those of `PROVIDERS` that are not."""
+def providers(wanted: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Those that are here, and those that are not; of all, if none are wanted."""
     import onnxruntime as ort
 
     names = map(short_name, ort.get_available_providers())
     here = [name for name in names if name != "azure"]  # that one asks a server
-    return here, [name for name in PROVIDERS if name not in here]
+    wanted = wanted or [*here, *PROVIDERS]
+    return [name for name in here if name in wanted], [
+        name for name in dict.fromkeys(wanted) if name not in here
+    ]
 
 
 def row(network: Network, provider: str, rounds: int | None, threads: int) -> Row:
@@ -183,13 +187,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", type=Path)
     parser.add_argument("--only", default="", help="part of a name")
+    parser.add_argument(
+        "--provider", action="append", default=[], help="cpu, cuda, ... (repeatable; default: all)"
+    )
     parser.add_argument("--output", type=Path, help="folder for parity.md and parity.json")
     parser.add_argument("--rounds", type=int, help="default: what fits into 10 s")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     if options.output is not None:
         options.output.mkdir(parents=True, exist_ok=True)
-    here, missing = providers()
+    here, missing = providers(options.provider)
     made: list[Row] = []
     try:
         for network in networks(options.models, options.only):
@@ -200,7 +207,7 @@ def main() -> None:
         parser.exit(2, f"parity_check: {error}\n")
     absent = [["all", name, MISSING, *[""] * (len(COLUMNS) - 3)] for name in missing]
     table = markdown([*map(cells, made), *absent])
-    described = describe(gpu=len(here) > 1)
+    described = describe(gpu=here != ["cpu"])
     print(table)
     if options.output is not None:
         about = ", ".join(f"{key}: {value}" for key, value in described.items())

@@ -44,6 +44,13 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path):
         assert name in done.stderr
 
 
+def test_providers_are_those_asked_for(tmp_path):
+    done = run(MODEL, "--provider", "cpu", "--provider", "none", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [line.split(" | ")[1] for line in done.stdout.splitlines()[2:]] == ["cpu", "none"]
+    assert "| all | none | not available here |" in done.stdout
+
+
 @pytest.mark.slow
 def test_a_network_with_its_deploy_form(tmp_path):
     done = run("--only", "three_branch", cwd=tmp_path)

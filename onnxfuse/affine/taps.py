@@ -100,8 +100,7 @@ def add_into(
         return
     merged, per_group = groups // target, weight.shape[1]
     rows, spatial = weight.shape[0] // groups, weight.shape[2:]
-    blocks = place.view()
-    blocks.shape = (target, merged, rows, merged, per_group, *spatial)
+    blocks = place.reshape(target, merged, rows, merged, per_group, *spatial)  # split: a view
     index = np.arange(merged)
     own = weight.reshape(target, merged, rows, per_group, *spatial)
     blocks[:, index, :, index] += np.moveaxis(own, 1, 0)

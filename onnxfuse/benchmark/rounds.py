@@ -63,10 +63,12 @@ def measure(
         runners: What to time.
         rounds: How many rounds; None for as many as fit into the budget, 20 to 200.
         warm_up: Runs of each runner before anything is timed.
-        budget: Seconds, where `rounds` is None.
+        budget: Seconds, where `rounds` is None; and of all renewals.
         seed: Of the order.
         renew: Gives new runners of the same things, to take over at the second block and all that
-            follow: what depends on where memory happened to lie is then drawn anew.
+            follow: what depends on where memory happened to lie is then drawn anew. Where that
+            takes more than its share of the budget (first runs may: CUDA searches for the fastest
+            kernel of each Conv then), they are not renewed again.
         progress: Called before, between and after the rounds: how many are done, of how many.
 
     Returns:
@@ -87,9 +89,14 @@ def measure(
         blocks: list[list[list[float]]] = []
         for length in _lengths(rounds):
             if done and renew is not None:
+                start = time.perf_counter()
                 runners = renew()
-                for runner, lead in zip(runners, leads, strict=True):
-                    _warm([runner], min(warm_up, RENEWED + lead))
+                runs = [min(warm_up, RENEWED + lead) for lead in leads]
+                for runner, count in zip(runners, runs, strict=True):
+                    _warm([runner], count)
+                expected = sum(one * count for one, count in zip(single, runs, strict=True))
+                if time.perf_counter() - start > expected + budget / BLOCKS:
+                    renew = None
             blocks.append([[] for _ in runners])
             for order in itertools.islice(in_order, length):
                 if progress is not None:

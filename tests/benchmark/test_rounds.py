@@ -117,6 +117,40 @@ def test_renewed_runners_take_over_at_each_block():
     assert names == {"old": 4 + 2 + 3, **{f"new {i}": 1 + 3 for i in range(1, 10)}}
 
 
+class Clock:
+    """Time that passes where a runner says so."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+
+@pytest.mark.parametrize(("first", "renewals"), [(0.5, 9), (1.5, 1)])
+def test_what_is_dear_to_renew_is_renewed_once(monkeypatch, first, renewals):
+    clock, renewed = Clock(), []
+    monkeypatch.setattr("onnxfuse.benchmark.rounds.time", clock)
+
+    def fresh():
+        runs = itertools.chain([first], itertools.repeat(0.25))
+
+        def runner(times):
+            seconds = sum(next(runs) for _ in range(times))
+            clock.now += seconds
+            return seconds
+
+        return [runner]
+
+    def renew():
+        renewed.append(clock.now)
+        return fresh()
+
+    (blocks,) = measure(fresh(), rounds=30, budget=10, renew=renew)
+    assert len(renewed) == renewals
+    assert flat(blocks) == [0.25] * 30
+
+
 def test_progress():
     told = []
     run(0.5, rounds=12, progress=lambda *step: told.append(step))
