@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import onnx
 from onnx import helper
 
-from onnxfuse.graph import bodies
+from onnxfuse.messages import bodies
 
 DOMAIN = "onnxfuse.ceiling"
 _CORRECT = 22

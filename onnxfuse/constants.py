@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, TensorProto, numpy_helper
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from onnxfuse.graph import Array, Graph, TensorType, attributes, bodies
+from onnxfuse.graph import Array, Graph, TensorType
 from onnxfuse.growth import unprofitable
+from onnxfuse.messages import attributes, bodies, operator
 from onnxfuse.shapes import INLINE_BYTES, infer_types
 
 _STANDARD = ("", "ai.onnx")
@@ -58,8 +59,8 @@ def fold_constants(graph: Graph, model: onnx.ModelProto, limit: int = 256 << 20)
         model: The model that it belongs to.
         limit: Bytes that evaluation may allocate for results and intermediates, all together.
     """
-    if graph.outer is not None and graph.ir_version < 4:
-        return  # initializers had to be graph inputs then, which bodies do not have
+    if not graph.takes_initializers:
+        return
     redefined = {f.name for f in model.functions if f.domain in _STANDARD}
     folder = _Folder(graph, _LEFT_ALONE | redefined, limit)
     folder.find()
@@ -167,7 +168,7 @@ class _Folder:
         if node.op_type != "Gather" or ("axis" in options and options["axis"].i not in (0, -1)):
             return None
         source = self.graph.producers.get(node.input[0])
-        if source is None or self.graph.nodes[source].op_type != "Shape":
+        if source is None or operator(self.graph.nodes[source]) != "Shape":
             return None
         dims = self._dims_read(self.graph.nodes[source])
         if dims is None or not self.is_known(node.input[1]):

@@ -112,6 +112,8 @@ def _fold(regions: Regions, target: str, candidate: Candidate, outcome: Outcome)
         rounded = round_constants(lowered, graph.type(target).elem_type)
     if not isinstance(rounded, Refusal) and _brings_conv(graph, target, replaced, lowered):
         rounded = Refusal("ONNX Runtime has no Conv in float64, and there was none before")
+    if not isinstance(rounded, Refusal) and rounded.constants and not graph.takes_initializers:
+        rounded = Refusal("a body takes no new weights before IR version 4")
     if isinstance(rounded, Refusal):
         _refuse(graph, target, source, rounded, outcome)
         return

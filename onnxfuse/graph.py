@@ -14,6 +14,15 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from onnxfuse.messages import (
+    all_names,
+    bodies,
+    detached,
+    has_effects,
+    names_read,
+    renamed,
+)
+
 FLOAT_TYPES = frozenset(
     {
         onnx.TensorProto.FLOAT,
@@ -22,7 +31,6 @@ FLOAT_TYPES = frozenset(
         onnx.TensorProto.DOUBLE,
     }
 )
-_WITH_BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _CACHED_BYTES = 1 << 16
 
 Array = NDArray[np.generic]
@@ -60,32 +68,6 @@ def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
     if dim.HasField("dim_value"):
         return int(dim.dim_value)
     return dim.dim_param or None
-
-
-def attributes(node: onnx.NodeProto) -> dict[str, onnx.AttributeProto]:
-    """The node's attributes by name."""
-    return {a.name: a for a in node.attribute}
-
-
-def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The graphs that the node holds as attributes (If, Loop, Scan, or a custom operator)."""
-    if node.op_type not in _WITH_BODIES and not node.domain:
-        return
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        elif attribute.type == onnx.AttributeProto.GRAPHS:
-            yield from attribute.graphs
-
-
-def names_read(graph: onnx.GraphProto) -> Iterator[str]:
-    """Every tensor name that a body reads, its own tensors and captured ones alike."""
-    for node in graph.node:
-        yield from node.input
-        for body in bodies(node):
-            yield from names_read(body)
-    for output in graph.output:
-        yield output.name
 
 
 @dataclass
@@ -142,6 +124,11 @@ class Graph:
         self._names: set[str] | None = None
 
     # Constants ---------------------------------------------------------------------------------
+
+    @property
+    def takes_initializers(self) -> bool:
+        """False for bodies before IR version 4, when initializers had to be inputs."""
+        return self.outer is None or self.ir_version >= 4
 
     def is_constant(self, name: str) -> bool:
         """True when the tensor's value is fixed: an initializer nobody can override."""
@@ -216,7 +203,7 @@ class Graph:
         while root.outer is not None:
             root = root.outer
         if root._names is None:
-            root._names = set(_all_names(root.proto))
+            root._names = set(all_names(root.proto))
         name, count = base, 1
         while name in root._names:
             name, count = f"{base}_{count}", count + 1
@@ -260,7 +247,7 @@ class Graph:
     def has_dead_nodes(self) -> bool:
         """True when nobody reads any output of some node."""
         pinned = {*self.outputs, *self.keep, *self.consumers}
-        return any(pinned.isdisjoint(node.output) for node in self.nodes)
+        return any(pinned.isdisjoint(n.output) and not has_effects(n) for n in self.nodes)
 
     def commit(self, *, prune: bool = False) -> bool:
         """Writes the edits to the proto, drops what nobody reads any more, and reindexes.
@@ -281,11 +268,11 @@ class Graph:
         for index, node in enumerate(self.nodes):
             for output in node.output:
                 if output in made:
-                    nodes.extend(_renamed(new, names) for new in self._replacements[output])
+                    nodes.extend(renamed(new, names) for new in self._replacements[output])
             if index in alive:
                 moved = [o for o in node.output if o in self._replacements or o in self._aliases]
                 taken = {name: self.unique_name(name) for name in moved}
-                nodes.append(_renamed(node, names, taken))
+                nodes.append(renamed(node, names, taken))
         del self.proto.node[:]
         self.proto.node.extend(nodes)
         read = set(names_read(self.proto))
@@ -294,7 +281,7 @@ class Graph:
             index
             for index, tensor in enumerate(self.proto.initializer)
             if tensor.name in self._new
-            or (tensor.name not in read and tensor.name not in self.overridable)
+            or not any(tensor.name in names for names in (read, self.overridable, self.keep))
         ]
         gone = {self.proto.initializer[index].name for index in dead} - self._new.keys()
         for index in reversed(dead):
@@ -309,9 +296,9 @@ class Graph:
 
     def _alive(self) -> tuple[set[int], set[str]]:
         """The nodes that an output of the graph depends on, and the replacements that it uses."""
-        alive: set[int] = set()
+        alive = {index for index, node in enumerate(self.nodes) if has_effects(node)}
         made: set[str] = set()
-        pending = [*self.outputs, *self.keep]
+        pending = [*self.outputs, *self.keep, *(n for index in alive for n in self.reads[index])]
         while pending:
             name = self._root(pending.pop())
             if name in self._new or name in made:
@@ -346,45 +333,7 @@ class Graph:
             return
         alive = {name for node in self.proto.node for name in node.output}
         alive.update(tensor.name for tensor in self.proto.initializer)
-        kept = [_detached(info) for info in self.proto.value_info if info.name in alive]
+        kept = [detached(info) for info in self.proto.value_info if info.name in alive]
         if len(kept) < len(self.proto.value_info):
             del self.proto.value_info[:]
             self.proto.value_info.extend(kept)
-
-
-def _detached(message: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
-    copy = onnx.ValueInfoProto()
-    copy.CopyFrom(message)
-    return copy
-
-
-def _renamed(
-    node: onnx.NodeProto, names: Mapping[str, str], outputs: Mapping[str, str] | None = None
-) -> onnx.NodeProto:
-    """A copy of the node with other tensor names."""
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    for index, name in enumerate(node.input):
-        if name in names:
-            copy.input[index] = names[name]
-    for index, name in enumerate(node.output):
-        if outputs and name in outputs:
-            copy.output[index] = outputs[name]
-        elif name in names:
-            copy.output[index] = names[name]
-    return copy
-
-
-def _all_names(graph: onnx.GraphProto) -> Iterator[str]:
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        yield value.name
-    for tensor in graph.initializer:
-        yield tensor.name
-    for sparse in graph.sparse_initializer:
-        yield sparse.values.name
-    for node in graph.node:
-        yield node.name
-        yield from node.input
-        yield from node.output
-        for body in bodies(node):
-            yield from _all_names(body)

@@ -14,6 +14,7 @@ from onnxfuse.constants import fold_constants
 from onnxfuse.graph import FLOAT_TYPES, Graph
 from onnxfuse.lift import Site, View
 from onnxfuse.lift.movement import passes
+from onnxfuse.messages import operator
 
 _PASSING = frozenset({"Identity", "Dropout"})
 _NEUTRAL = {"Add": 0.0, "Sub": 0.0, "Mul": 1.0, "Div": 1.0}
@@ -32,12 +33,12 @@ def normalize(graph: Graph, model: onnx.ModelProto, skip: frozenset[str]) -> boo
         True when something changed.
     """
     for node in graph.nodes:
-        if node.domain not in ("", "ai.onnx") or node.op_type in skip:
+        if node.op_type in skip:
             continue
         source: str | None = None
-        if node.op_type in _PASSING:
+        if operator(node) in _PASSING:
             source = _passed(graph, node)
-        elif node.op_type in _NEUTRAL:
+        elif operator(node) in _NEUTRAL:
             source = _unchanged(graph, node)
         if source is not None and graph.can_alias(node.output[0], source):
             graph.alias(node.output[0], source)
@@ -81,6 +82,6 @@ def _least_rank(graph: Graph, name: str) -> int:
         return known
     index = graph.producers.get(name)
     node = None if index is None else graph.nodes[index]
-    if node is not None and node.op_type in _NEUTRAL:
+    if node is not None and operator(node) in _NEUTRAL:
         return max(len(graph.constant_shape(n) or ()) for n in node.input)
-    return int(node is not None and node.op_type in _MATRIX_OPERATORS)
+    return int(node is not None and operator(node) in _MATRIX_OPERATORS)

@@ -11,6 +11,7 @@ import onnx
 from onnxfuse import cost
 from onnxfuse.affine import AffineConv, is_trivial
 from onnxfuse.graph import Graph
+from onnxfuse.messages import operator
 from onnxfuse.plan import Option
 from onnxfuse.regions import Regions
 
@@ -65,7 +66,7 @@ def _read_elsewhere(graph: Graph, name: str, inside: frozenset[str]) -> bool:
         if output in inside or index in seen:
             continue
         seen.add(index)
-        if graph.data(index) and graph.nodes[index].op_type not in _SHAPES:
+        if graph.data(index) and operator(graph.nodes[index]) not in _SHAPES:
             return True
         for made in graph.nodes[index].output:
             if made in graph.outputs or made in graph.captured or made in graph.keep:

@@ -12,8 +12,9 @@ import onnx
 from onnxfuse import io
 from onnxfuse.errors import ModelError
 from onnxfuse.fold import Fold, fold_graph
-from onnxfuse.graph import Array, Graph, TensorType, bodies
+from onnxfuse.graph import Array, Graph, TensorType
 from onnxfuse.lift import RULES
+from onnxfuse.messages import bodies, trained_names
 from onnxfuse.normalize import normalize
 from onnxfuse.probe import Effort, Search, Setting, model_settings
 from onnxfuse.report.counts import assumed_sizes, concrete_types, count, lacks_types
@@ -249,7 +250,7 @@ class _Run:
             self.model.ir_version,
             load=self.source.load,
             types=types,
-            keep=self.keep,
+            keep=self.keep | trained_names(self.model),
         )
         pending = [main]
         while pending:

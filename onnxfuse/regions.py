@@ -29,6 +29,7 @@ from onnxfuse.affine import (
 )
 from onnxfuse.graph import FLOAT_TYPES, Dim, Graph
 from onnxfuse.lift import RULES, Site, Step, View, own_view, protected
+from onnxfuse.messages import operator
 from onnxfuse.probe import Load, Probed, Probes
 from onnxfuse.turned import Source, Turned, across, order_of
 
@@ -237,13 +238,13 @@ class _Finder:
             if self._eligible[index]:
                 with large_arrays_freed():
                     self._visit(index, node)
-            if node.op_type == "Transpose" and not node.domain:
+            if operator(node) == "Transpose":
                 self._turn(node)
         self._join_across_turns()
         return self.found
 
     def _is_eligible(self, index: int, node: onnx.NodeProto, skip: frozenset[str]) -> bool:
-        if node.domain not in ("", "ai.onnx") or node.op_type in skip or not node.output:
+        if not operator(node) or node.op_type in skip or not node.output:
             return False
         inside = node.output[0] in self._inside
         if not inside and node.op_type not in RULES:
@@ -366,7 +367,7 @@ class _Finder:
 
     def _carry_view(self, node: onnx.NodeProto) -> None:
         """Where nothing else tells how a Transpose's output is read: as its input is."""
-        if node.op_type != "Transpose" or node.domain:
+        if operator(node) != "Transpose":
             return
         order, behind = order_of(self.graph, node), self._views.get(self._find(node.output[0]))
         if order is None or behind is None or behind:

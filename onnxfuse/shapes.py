@@ -9,8 +9,10 @@ import onnx
 from onnx import TensorProto
 
 from onnxfuse.ceiling import infer_pools_as_run
-from onnxfuse.graph import Dim, TensorType, bodies
+from onnxfuse.graph import Dim, TensorType
 from onnxfuse.hollow import INLINE_BYTES, hollow, is_external, payload_bytes, tensors
+from onnxfuse.loops import forget_unsteady_states
+from onnxfuse.messages import attributes, bodies, operator
 
 __all__ = [
     "INLINE_BYTES",
@@ -27,6 +29,7 @@ ASIDE = "onnxfuse.unchecked"
 
 _CUT = "onnxfuse.cut:"
 _INTEGERS = frozenset({TensorProto.INT32, TensorProto.INT64})
+_HOLDING = _INTEGERS | {TensorProto.FLOAT, TensorProto.DOUBLE}
 _UNKNOWN = TensorType()
 _GENERATED = "unk__"  # what onnx calls the dimensions it knows nothing of
 _LONGEST = 1 << 10  # elements of a vector whose values may matter for shapes
@@ -72,9 +75,10 @@ def _facts(skeleton: onnx.ModelProto, clashes: set[str]) -> dict[str, TensorType
     facts: dict[str, TensorType] = {}
     more: dict[str, TensorType] = {}
     try:
+        forget_unsteady_states(skeleton)
         _collect(onnx.shape_inference.infer_shapes(skeleton).graph, facts, clashes)
         if _computes_shapes(skeleton.graph, facts):
-            _cut_long_vectors(skeleton.graph, facts)
+            _cut_values(skeleton.graph, facts)
             inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
             _collect(inferred.graph, more, clashes)
     except onnx.shape_inference.InferenceError:
@@ -94,9 +98,14 @@ def _computes_shapes(graph: onnx.GraphProto, facts: dict[str, TensorType]) -> bo
     return any(facts.get(name, _UNKNOWN).elem_type in _INTEGERS for name in made)
 
 
-def _cut_long_vectors(graph: onnx.GraphProto, facts: dict[str, TensorType]) -> None:
-    """Puts unknown vectors in place of those that may be long: onnx follows each element."""
+def _cut_values(graph: onnx.GraphProto, facts: dict[str, TensorType]) -> None:
+    """Puts unknown values in place of some that onnx follows, element by element.
+
+    Of vectors that may be long, which takes time, and of what a Cast makes that may not hold an
+    integer: onnx takes it for the same number.
+    """
     cut: set[str] = set()
+    cast = {n for node in graph.node if _is_lossy(node) for n in node.output if n in facts}
     for name in [n for node in graph.node for n in node.output] + [
         t.name for t in graph.initializer
     ]:
@@ -105,18 +114,23 @@ def _cut_long_vectors(graph: onnx.GraphProto, facts: dict[str, TensorType]) -> N
             cut.add(name)
     for node in graph.node:
         for index, name in enumerate(node.output):
-            if name in cut:
+            if name in cut or name in cast:
                 node.output[index] = _CUT + name
         for body in bodies(node):
-            _cut_long_vectors(body, facts)
+            _cut_values(body, facts)
     _drop(graph.initializer, cut)
-    for name in cut:
-        kind = facts[name].elem_type
-        graph.value_info.append(onnx.helper.make_tensor_value_info(name, kind, [None]))
+    for name in sorted(cut | cast):
+        kind, dims = facts[name].elem_type, (None,) if name in cut else facts[name].shape
+        graph.value_info.append(onnx.helper.make_tensor_value_info(name, kind, dims))
     for info in graph.input:
         dims = info.type.tensor_type.shape.dim
         if len(dims) == 1 and dims[0].dim_value > _LONGEST:
             dims[0].Clear()
+
+
+def _is_lossy(node: onnx.NodeProto) -> bool:
+    """True for a Cast to a type that does not hold every size."""
+    return operator(node) == "Cast" and getattr(attributes(node).get("to"), "i", 0) not in _HOLDING
 
 
 def _is_typed(op_type: str, version: int, domain: str) -> bool:

@@ -20,6 +20,7 @@ from onnx import helper
 from onnxfuse import cost
 from onnxfuse.affine import Refusal, total
 from onnxfuse.graph import Graph
+from onnxfuse.messages import operator
 from onnxfuse.regions import Candidate, Regions
 
 _SUMS = frozenset({"Add", "Sum"})
@@ -43,7 +44,7 @@ def group_branches(graph: Graph, regions: Regions) -> dict[str, str]:
     """
     made: dict[str, str] = {}
     for index, node in enumerate(graph.nodes):
-        if node.op_type in _SUMS and node.output[0] in regions.component:
+        if operator(node) in _SUMS and node.output[0] in regions.component:
             if _is_inner(graph, node.output[0]):
                 continue
             tree = _tree(graph, index)
@@ -61,7 +62,7 @@ def _is_inner(graph: Graph, name: str) -> bool:
     if len(readers) != 1:
         return False
     reader = graph.nodes[readers[0]]
-    return reader.op_type in _SUMS and list(reader.input).count(name) == 1
+    return operator(reader) in _SUMS and list(reader.input).count(name) == 1
 
 
 def _tree(graph: Graph, index: int) -> _Tree:
@@ -70,7 +71,7 @@ def _tree(graph: Graph, index: int) -> _Tree:
     def terms(position: int, depth: int) -> Iterator[str]:
         for name in graph.nodes[position].input:
             maker = graph.producers.get(name)
-            is_sum = maker is not None and graph.nodes[maker].op_type in _SUMS
+            is_sum = maker is not None and operator(graph.nodes[maker]) in _SUMS
             if maker is not None and is_sum and depth < _DEEPEST and _is_inner(graph, name):
                 below = tuple(terms(maker, depth + 1))
                 inner.add(frozenset(below))

@@ -12,8 +12,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import onnx
+from onnx import TensorProto
 
-from onnxfuse.graph import Dim, Graph, TensorType, attributes
+from onnxfuse.graph import Dim, Graph, TensorType
+from onnxfuse.messages import attributes, operator
 
 Shape = tuple[Dim, ...]
 
@@ -27,7 +29,7 @@ _SAME_SHAPE = frozenset(
 )
 _SAME_CHANNELS = frozenset({"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"})
 _BROADCASTING = frozenset({"Add", "Div", "Max", "Mean", "Min", "Mul", "Sub", "Sum"})
-_PASSING = frozenset({"Cast", "Identity", "Squeeze", "Unsqueeze"})
+_PASSING = frozenset({"Identity", "Squeeze", "Unsqueeze"})
 _MAX_INTEGERS = 16
 
 
@@ -49,7 +51,7 @@ class _Walk:
             if not self.graph.is_constant(name):
                 self._learn(name, told)
         for node in self.graph.nodes:
-            if node.domain not in ("", "ai.onnx") or not node.output:
+            if not operator(node) or not node.output:
                 continue
             follow = _LISTS.get(node.op_type)
             if follow is not None and (listed := follow(self, node)) is not None:
@@ -150,6 +152,10 @@ class _Walk:
     def _passed(self, node: onnx.NodeProto) -> Shape | None:
         return self._list(node.input[0])
 
+    def _cast(self, node: onnx.NodeProto) -> Shape | None:
+        to = getattr(attributes(node).get("to"), "i", 0)
+        return self._list(node.input[0]) if to in (TensorProto.INT32, TensorProto.INT64) else None
+
     def _joined(self, node: onnx.NodeProto) -> Shape | None:
         parts = [self._list(name) for name in node.input]
         known = [part for part in parts if part is not None]
@@ -175,6 +181,7 @@ class _Walk:
 
 
 _LISTS: Mapping[str, Callable[[_Walk, onnx.NodeProto], Shape | None]] = {
+    "Cast": _Walk._cast,
     "Concat": _Walk._joined,
     "Gather": _Walk._gathered,
     "Reshape": _Walk._reshaped_list,
@@ -186,7 +193,7 @@ _LISTS: Mapping[str, Callable[[_Walk, onnx.NodeProto], Shape | None]] = {
 
 def _told_by_weights(graph: Graph) -> Iterator[tuple[str, TensorType]]:
     for node in graph.nodes:
-        if node.op_type not in ("Conv", "ConvTranspose") or len(node.input) < 2:
+        if operator(node) not in ("Conv", "ConvTranspose") or len(node.input) < 2:
             continue
         weight = graph.constant_shape(node.input[1])
         if weight is None or len(weight) < 3:

@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 import onnx
 
 from onnxfuse.affine import AffineConv, Deferred, Term
-from onnxfuse.graph import Dim, Graph, attributes
+from onnxfuse.graph import Dim, Graph
 from onnxfuse.lift import View
+from onnxfuse.messages import attributes
 
 
 @dataclass(frozen=True)

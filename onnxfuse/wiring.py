@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import onnx
 
-from onnxfuse.graph import Dim, Graph, attributes
+from onnxfuse.graph import Dim, Graph
+from onnxfuse.messages import attributes
 
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 _POOLINGS = frozenset({"AveragePool", "MaxPool", "LpPool"})

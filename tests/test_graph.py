@@ -166,3 +166,21 @@ def test_value_info_of_tensors_that_are_gone_goes():
     graph.proto.value_info.extend([floats("a", 3), floats("dead", 3)])
     graph.commit(prune=True)
     assert [v.name for v in graph.proto.value_info] == ["a"]
+
+
+def test_a_custom_operator_without_outputs_is_there_for_what_it_does():
+    graph = chain()
+    graph.proto.node.append(helper.make_node("Abs", ["a"], ["shown"]))
+    graph.proto.node.append(helper.make_node("Print", ["shown"], [], domain="my"))
+    graph = Graph(graph.proto, 17, 8)
+    assert graph.commit(prune=True)
+    assert operators(graph) == ["Relu", "Mul", "Neg", "Abs", "Print"]
+    assert not graph.has_dead_nodes()
+
+
+def test_initializers_that_are_kept_stay_whoever_reads_them():
+    proto = chain().proto
+    proto.initializer.append(numpy_helper.from_array(np.float32([1.5]), "kept"))
+    proto.initializer.append(numpy_helper.from_array(np.float32([1.5]), "gone"))
+    Graph(proto, 17, 8, keep=frozenset({"kept"})).commit(prune=True)
+    assert [tensor.name for tensor in proto.initializer] == ["s", "kept"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import onnx
 import pytest
 
 import onnxfuse
@@ -57,3 +58,33 @@ def test_what_stays_impossible_is_told_and_comes_to_an_end(monkeypatch, left):
     result = two_layers()
     assert operators(result)["BatchNormalization"] == 2 - left
     assert "never" in {refused.reason for refused in result.report.refusals}
+
+
+def conv_and_norm() -> onnx.ModelProto:
+    b = Builder()
+    x = b.op("Relu", b.input("n", C, "h", "w"))
+    return b.model(b.op("Relu", b.batch_norm(b.conv(x, C, C), C)))
+
+
+def test_what_is_trained_keeps_its_name():
+    model = conv_and_norm()
+    weight = next(n for n in model.graph.node if n.op_type == "Conv").input[1]
+    training = model.training_info.add()
+    training.algorithm.name = "step"
+    training.algorithm.node.add(op_type="Neg", input=[weight], output=["new"])
+    training.algorithm.output.add(name="new")
+    training.update_binding.add(key=weight, value="new")
+    result = onnxfuse.optimize(model)
+    assert operators(result) == {"Relu": 2, "Conv": 1}
+    assert result.model.training_info == model.training_info
+    assert weight in [tensor.name for tensor in result.model.graph.initializer]
+
+
+def test_nodes_that_are_assigned_to_devices_stay_apart():
+    model = conv_and_norm()
+    model.ir_version = 11
+    for stage, node in enumerate(model.graph.node[1:3]):
+        node.device_configurations.add(configuration_id="two", pipeline_stage=stage)
+    result = onnxfuse.optimize(model)
+    assert list(result.model.graph.node) == list(model.graph.node)
+    assert "it is assigned to devices" in {r.reason for r in result.report.refusals}

@@ -11,6 +11,7 @@ from tests.lift.building import Builder
 
 def shapes(b, *names):
     model = b.model(names[-1])
+    model.graph.output[0].type.tensor_type.ClearField("shape")
     types = infer_types(model)
     graph = Graph(model.graph, b.opset, 9, types=types)
     types |= completed_types(graph)
@@ -86,3 +87,22 @@ def test_what_is_left_over_is_not_guessed():
     assert not isinstance(shape[0], int)
     assert shape[0] not in ("n", "h", "w")
     assert shape[1:] == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("to", "size"),
+    [
+        (TensorProto.INT32, "n"),
+        (TensorProto.INT64, "n"),
+        (TensorProto.BOOL, None),
+        (TensorProto.UINT8, None),
+        (TensorProto.FLOAT16, None),
+    ],
+)
+def test_a_size_is_the_same_in_a_type_that_holds_it(to, size):
+    b = Builder()
+    x = b.input("n", 4, 6, 8)
+    n = b.op("Gather", b.op("Shape", x), b.constant([0]))
+    n = b.op("Cast", b.op("Cast", n, to=to), to=TensorProto.INT64)
+    (shape,) = shapes(b, b.op("Reshape", x, b.op("Concat", n, b.constant([4, 48]), axis=0)))
+    assert (shape[0] if shape and shape[0] == "n" else None) == size

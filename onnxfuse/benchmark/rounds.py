@@ -91,10 +91,10 @@ def measure(
             if done and renew is not None:
                 start = time.perf_counter()
                 runners = renew()
-                runs = [min(warm_up, RENEWED + lead) for lead in leads]
-                for runner, count in zip(runners, runs, strict=True):
+                counts = [min(warm_up, RENEWED + lead) for lead in leads]
+                for runner, count in zip(runners, counts, strict=True):
                     _warm([runner], count)
-                expected = sum(one * count for one, count in zip(single, runs, strict=True))
+                expected = sum(one * count for one, count in zip(single, counts, strict=True))
                 if time.perf_counter() - start > expected + budget / BLOCKS:
                     renew = None
             blocks.append([[] for _ in runners])

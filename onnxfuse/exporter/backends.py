@@ -16,7 +16,7 @@ from onnxfuse.errors import ModelError
 from onnxfuse.exporter.inputs import Axes
 from onnxfuse.exporter.pytorch import ExportError, quiet, require, said
 from onnxfuse.exporter.subject import TRAINING, Subject
-from onnxfuse.graph import bodies
+from onnxfuse.messages import bodies
 from onnxfuse.shapes import default_opset
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto
 
 from onnxfuse.errors import ModelError
-from onnxfuse.graph import bodies
+from onnxfuse.messages import bodies
 from onnxfuse.shapes import default_opset
 
 _ELEMENT_TYPES = frozenset(TensorProto.DataType.values())

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import onnx
 from onnx import AttributeProto
 
-from onnxfuse.graph import bodies
 from onnxfuse.hollow import HOLDING, Emptied, hollow_into
+from onnxfuse.messages import bodies
 from onnxfuse.shapes import ASIDE, default_opset, schema
 
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import onnx
 
 from onnxfuse.errors import ModelError
-from onnxfuse.graph import bodies
 from onnxfuse.io.checks import called
+from onnxfuse.messages import bodies
 
 
 def sort_nodes(graph: onnx.GraphProto, where: str, scopes: tuple[set[str], ...] = ()) -> None:

@@ -10,19 +10,22 @@ import onnx
 
 from onnxfuse.affine import Refusal
 from onnxfuse.graph import Graph
+from onnxfuse.messages import operator
 
 
 def protected(graph: Graph, node: onnx.NodeProto) -> Refusal | None:
     """Why the runtime needs this node where it is, or None."""
-    if node.op_type == "Mul" and _is_gelu_tail(graph, node):
+    if getattr(node, "device_configurations", ()):
+        return Refusal("it is assigned to devices")
+    if operator(node) == "Mul" and _is_gelu_tail(graph, node):
         return Refusal("part of a GELU that the runtime fuses")
-    if node.op_type == "Mul" and _is_normalized(graph, _data(graph, node)):
+    if operator(node) == "Mul" and _is_normalized(graph, _data(graph, node)):
         return Refusal("the scale of a LayerNormalization that the runtime fuses")
-    if node.op_type == "Add":
+    if operator(node) == "Add":
         scale = _maker(graph, _data(graph, node))
         if (
             scale is not None
-            and scale.op_type == "Mul"
+            and operator(scale) == "Mul"
             and _is_normalized(graph, _data(graph, scale))
         ):
             return Refusal("the shift of a LayerNormalization that the runtime fuses")
@@ -43,12 +46,12 @@ def _data(graph: Graph, node: onnx.NodeProto) -> str:
 def _is_normalized(graph: Graph, name: str) -> bool:
     """(x - mean) / sqrt(variance + epsilon), with any casts in between."""
     quotient = _maker(graph, name)
-    while quotient is not None and quotient.op_type == "Cast":
+    while quotient is not None and operator(quotient) == "Cast":
         quotient = _maker(graph, quotient.input[0])
-    if quotient is None or quotient.op_type != "Div":
+    if quotient is None or operator(quotient) != "Div":
         return False
     root = _maker(graph, quotient.input[1])
-    return root is not None and root.op_type in ("Sqrt", "Pow")
+    return root is not None and operator(root) in ("Sqrt", "Pow")
 
 
 def _is_gelu_tail(graph: Graph, node: onnx.NodeProto) -> bool:
@@ -59,8 +62,8 @@ def _is_gelu_tail(graph: Graph, node: onnx.NodeProto) -> bool:
         seen += 1
         if maker is None:
             continue
-        if maker.op_type in ("Erf", "Tanh"):
+        if operator(maker) in ("Erf", "Tanh"):
             return True
-        if maker.op_type in ("Mul", "Add"):
+        if operator(maker) in ("Mul", "Add"):
             pending.extend(name for name in maker.input if name)
     return False

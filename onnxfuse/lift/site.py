@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 
 from onnxfuse.affine import Array, Deferred, Refusal, Size, Term
-from onnxfuse.graph import FLOAT_TYPES, Dim, Graph, TensorType, attributes
+from onnxfuse.graph import FLOAT_TYPES, Dim, Graph, TensorType
+from onnxfuse.messages import attributes
 
 _MOST_CHANNELS = 1 << 20
 

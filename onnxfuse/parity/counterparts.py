@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from onnxfuse.graph import bodies, names_read
+from onnxfuse.messages import bodies, names_read
 from onnxfuse.parity.evaluator import Evaluator
 from onnxfuse.parity.interface import Interface
 from onnxfuse.parity.meaning import Compared, compare

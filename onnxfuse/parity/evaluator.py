@@ -11,8 +11,8 @@ from onnx import numpy_helper
 
 from onnxfuse import io
 from onnxfuse.errors import OnnxfuseError
-from onnxfuse.graph import bodies
 from onnxfuse.io.order import captured
+from onnxfuse.messages import bodies
 from onnxfuse.parity.fallback import Fallback
 from onnxfuse.parity.inlining import inlined
 from onnxfuse.parity.rounding import structure

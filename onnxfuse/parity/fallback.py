@@ -10,7 +10,7 @@ import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from onnxfuse.graph import bodies
+from onnxfuse.messages import bodies
 from onnxfuse.parity.inside import OPERATORS
 from onnxfuse.parity.operators import OWN
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import onnx
 import onnx.inliner
 
-from onnxfuse.graph import bodies
+from onnxfuse.messages import bodies
 
 
 def inlined(model: onnx.ModelProto) -> onnx.ModelProto:

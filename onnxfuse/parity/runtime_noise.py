@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnxfuse.graph import bodies
+from onnxfuse.messages import bodies
 from onnxfuse.parity.evaluator import Evaluator, Read, Value
 from onnxfuse.parity.normalizations import Wide, mean_error
 from onnxfuse.parity.rounding import move

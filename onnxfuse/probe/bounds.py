@@ -15,7 +15,8 @@ import numpy as np
 import onnx
 
 from onnxfuse.affine import Refusal
-from onnxfuse.graph import Graph, attributes
+from onnxfuse.graph import Graph
+from onnxfuse.messages import attributes
 from onnxfuse.probe.stretch import Stretch
 
 _TO_THE_END = 1 << 20

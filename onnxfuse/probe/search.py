@@ -19,6 +19,7 @@ from onnxfuse.affine import AffineConv, Refusal, rounded_outside
 from onnxfuse.graph import FLOAT_TYPES, Graph, TensorType
 from onnxfuse.lift import RULES, Site, Step, View, own_view
 from onnxfuse.lift.movement import LARGEST_PADDING
+from onnxfuse.messages import operator
 from onnxfuse.probe.impulse import DEPENDS, TOO_MUCH, likely_strides, read_off, with_ends
 from onnxfuse.probe.linearity import MOVING, WINDOWS
 from onnxfuse.probe.proof import Proof, prove
@@ -125,7 +126,7 @@ class Search:
             elif outcome is not None:
                 probes.refusals[target] = outcome
         for node in self.graph.nodes:
-            if node.op_type in _RESIZES:
+            if operator(node) in _RESIZES:
                 probes.refusals[node.output[0]] = Refusal("a resize is no convolution of its input")
         return probes
 
@@ -200,7 +201,7 @@ class Search:
     def _is_padded(self, name: str) -> bool:
         """True for what a Pad makes: what overwrites the padding is exact in front of it alone."""
         index = self.graph.producers.get(name)
-        return index is not None and self.graph.nodes[index].op_type == "Pad"
+        return index is not None and operator(self.graph.nodes[index]) == "Pad"
 
     def _keeps_type(self, stretch: Stretch) -> bool:
         """True when both ends have one type, and what is of another is wider and only moved."""

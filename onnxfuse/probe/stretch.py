@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import onnx
 
-from onnxfuse.graph import FLOAT_TYPES, Graph, bodies
+from onnxfuse.graph import FLOAT_TYPES, Graph
 from onnxfuse.lift import protected
+from onnxfuse.messages import bodies
 from onnxfuse.probe.linearity import data_inputs
 from onnxfuse.reference import SUPPORTED
 

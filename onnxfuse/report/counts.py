@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 
 import onnx
 
-from onnxfuse.graph import TensorType, attributes, bodies
+from onnxfuse.graph import TensorType
+from onnxfuse.messages import attributes, bodies
 from onnxfuse.report.report import Counts
 from onnxfuse.shapes import hollow, infer_types, payload_bytes, tensors
 

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 
-from onnxfuse.graph import FLOAT_TYPES, Array, Graph, attributes, bodies
+from onnxfuse.graph import FLOAT_TYPES, Array, Graph
+from onnxfuse.messages import attributes, bodies
 from onnxfuse.rounding import SLOW, flushed, precision
 
 _WEIGHTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (0, 1), "MatMul": (0, 1)}

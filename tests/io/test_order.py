@@ -9,7 +9,7 @@ from onnx import helper
 import onnxfuse
 from onnxfuse import io
 from onnxfuse.errors import ModelError
-from onnxfuse.graph import attributes
+from onnxfuse.messages import attributes
 from tests.io.building import CONDITION, OK_BODY, RNG, body, branch, build, relu, value
 
 

@@ -8,8 +8,8 @@ import onnx
 from hypothesis import strategies as st
 from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto, helper
 
-from onnxfuse.graph import bodies, names_read
 from onnxfuse.io.order import captured
+from onnxfuse.messages import bodies, names_read
 from tests.lift.comparing import FLOATS
 
 LOCAL = "local"

@@ -285,3 +285,27 @@ def test_bodies_with_the_same_names_for_other_types_do_not_mix(kind, shape, scal
     w = np.ones(shape, helper.tensor_dtype_to_np_dtype(kind))
     feeds = [{"x": x, "w": w, "c": np.asarray(choice)} for choice in (True, False)]
     optimized(model, feeds=feeds)
+
+
+def test_a_body_takes_no_new_weights_before_ir_version_4():
+    b = Builder(8)
+    inner = Builder(8, prefix="inner_")
+    x = b.op("Relu", b.input(1, 3, 5, 6))
+    y = inner.op("Mul", inner.conv(x, 3, 3, (1, 1)), inner.random(3, 1, 1))
+    b.initializers += inner.initializers
+    other = Builder(8, prefix="other_")
+    bodies = [body(inner.nodes, [y]), body(other.nodes, [other.op("Relu", x)])]
+    b.input(name="c", elem_type=TensorProto.BOOL)
+    model = b.model(b.op("If", "c", then_branch=bodies[0], else_branch=bodies[1]))
+    model.ir_version = 3
+    for tensor in model.graph.initializer:
+        model.graph.input.append(
+            helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        )
+    image = np.ones((1, 3, 5, 6), np.float32)
+    feeds = [{"x": image, "c": np.asarray(choice)} for choice in (True, False)]
+    folded = optimized(model, feeds=feeds)
+    assert folded.ops == {"Relu": 2, "If": 1, "Conv": 1, "Mul": 1}
+    assert "a body takes no new weights before IR version 4" in {
+        refusal.reason for refusal in folded.report.refusals
+    }

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from onnx import TensorProto, helper
 
-from onnxfuse.graph import bodies
 from onnxfuse.lift import RULES
+from onnxfuse.messages import bodies
 from tests.lift.building import Builder
 from tests.lift.comparing import feeds_for, optimized
 from tests.lift.random_checking import check

@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 
 from onnxfuse.fold import Fold
-from onnxfuse.graph import FLOAT_TYPES, Array, attributes, bodies
+from onnxfuse.graph import FLOAT_TYPES, Array
+from onnxfuse.messages import attributes, bodies
 from onnxfuse.report.html.weights import Distribution, distribution
 
 if TYPE_CHECKING:
