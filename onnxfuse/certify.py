@@ -43,12 +43,14 @@ class Certificate:
             convolutions; empty where there are none.
         border: By how much, over the largest output, a constant at the border differs since padding
             values were taken for the same that differ by rounding; 0 where there are none.
+        allowed: What the error may be.
     """
 
     error: float
     shapes: tuple[tuple[int, ...], ...]
     stretches: tuple[tuple[int, ...], ...] = ()
     border: float = 0.0
+    allowed: float = TOLERANCE
 
 
 def certify(

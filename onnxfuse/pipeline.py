@@ -19,7 +19,7 @@ from onnxfuse.normalize import normalize
 from onnxfuse.probe import Effort, Search, Setting, model_settings
 from onnxfuse.report.counts import assumed_sizes, concrete_types, count, lacks_types
 from onnxfuse.report.report import Refused, Report
-from onnxfuse.rewrites import flush_denormals
+from onnxfuse.rewrites import REWRITES, flush_denormals
 from onnxfuse.shapes import default_opset, infer_types
 from onnxfuse.symbols import completed_types
 
@@ -214,15 +214,17 @@ class _Run:
             types.update((name, kind) for name, kind in found.items() if name not in own)
             if own:
                 graph.types = {**types, **own}
+            rewritten = [rewrite(graph, self.skip) for rewrite in REWRITES]
             probes = Search(graph, self._settings, self.skip, self.effort).run()
             for name, refusal in probes.refusals.items():
                 self.no_convolution.setdefault(name, refusal.reason)
             outcome = fold_graph(graph, probes, self.skip, self.impossible)
             for made in (*probes.found, *(fold.target for fold in outcome.folds)):
                 self.no_convolution.pop(made, None)
-            self.folds.extend(outcome.folds)
-            self.refusals.extend(outcome.refusals)
-            again |= bool(outcome.folds or outcome.impossible)
+            for made_here in (*rewritten, outcome):
+                self.folds.extend(made_here.folds)
+                self.refusals.extend(made_here.refusals)
+                again |= bool(made_here.folds or made_here.impossible)
             self.impossible |= outcome.impossible
         return again
 

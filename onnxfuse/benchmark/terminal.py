@@ -67,7 +67,7 @@ def _latencies(timings: Sequence[Timing]) -> Table:
         table.add_row(
             escape(timing.model),
             _interval(timing.latency, 1000),
-            "1" if timing is first else _ratio(timing.ratio),
+            "1" if timing is first else speedup(timing.ratio),
             number(timing.throughput),
             "-" if memory is None else number(memory / 1e6),
             number(1000 * timing.session_seconds),
@@ -101,8 +101,10 @@ def _interval(interval: Interval, factor: float) -> str:
     return f"{factor * interval.value:,.{digits}f}\n{low}-{high}"
 
 
-def _ratio(ratio: Interval) -> str:
-    return f"{ratio.value:.3f}\n{ratio.low:.3f}-{ratio.high:.3f}"
+def speedup(ratio: Interval) -> str:
+    """A speedup and its interval; in words too where it is none."""
+    words = "\nslower" if ratio.high < 1 else "\nno faster" if ratio.low <= 1 else ""
+    return f"{ratio.value:.3f}\n{ratio.low:.3f}-{ratio.high:.3f}{words}"
 
 
 def number(value: float) -> str:

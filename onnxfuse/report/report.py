@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
+from onnxfuse.certify import Certificate
 from onnxfuse.fold import Fold
 
 
@@ -67,6 +68,13 @@ class Report:
     def denormals(self) -> int:
         """How many subnormal numbers were set to zero in all."""
         return sum(self.flushed.values()) + sum(fold.flushed for fold in self.folds)
+
+    @property
+    def worst(self) -> Certificate:
+        """The certificate nearest to what it may be off by; of no fold, one without an error."""
+        certificates = [fold.certificate for fold in self.folds]
+        nothing = Certificate(0.0, ())
+        return max(certificates, key=lambda c: c.error / c.allowed, default=nothing)
 
     def to_json(self) -> str:
         """The report as JSON, keys as the attributes are named."""

@@ -34,9 +34,8 @@ def show(console: Console, report: Report, model: Path, output: Path | None) -> 
         console.print(_folds(report.folds))
     if report.refusals:
         console.print(_refusals(report))
-    worst = max((fold.certificate.error for fold in report.folds), default=0.0)
     count = f"{len(report.folds)} fold{'s' * (len(report.folds) > 1)}"
-    made = f"{count}, each certified in float64 (largest difference {worst:.1e})"
+    made = f"{count}, each certified in float64 (largest difference {report.worst.error:.1e})"
     console.print(made if report.folds else "nothing to fold")
     if report.denormals:
         console.print(f"{report.denormals:,} denormal numbers in weights set to zero")

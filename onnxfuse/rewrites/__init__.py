@@ -1,5 +1,19 @@
-"""Exact rewrites that are no folds into a single node; one file each."""
+"""Exact rewrites that are no folds into a single node; one file each.
 
+`REWRITES` are tried in this order on every graph, in every pass, before its folds are planned.
+"""
+
+from collections.abc import Callable
+
+from onnxfuse.fold import Outcome
+from onnxfuse.graph import Graph
 from onnxfuse.rewrites.denormals import flush_denormals
+from onnxfuse.rewrites.gates import distribute_gates
+from onnxfuse.rewrites.rewriting import recognise_activations
 
-__all__ = ["flush_denormals"]
+REWRITES: tuple[Callable[[Graph, frozenset[str]], Outcome], ...] = (
+    distribute_gates,
+    recognise_activations,
+)
+
+__all__ = ["REWRITES", "flush_denormals"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from onnxfuse.certify import TOLERANCE, Certificate
+from onnxfuse.certify import Certificate
 from onnxfuse.fold import Fold
 from onnxfuse.report.html.chart import strip
 from onnxfuse.report.html.diagram import Diagram, draw
@@ -31,27 +31,36 @@ def folds_section(folds: Sequence[Fold], held: Sequence[Held | None]) -> Section
         fold_card(number, fold, weight, opened=number <= OPEN)
         for number, (fold, weight) in enumerate(zip(folds, held, strict=True), 1)
     ]
-    worst = max((fold.certificate.error for fold in folds), default=0.0)
+    certificates = [fold.certificate for fold in folds]
     if not folds:
         return Section("folds", "Folds", tag("p", "Nothing to fold.", class_="soft"))
     lead = (
         f"{plural(len(folds), 'fold')}, each certified: the replaced nodes and their replacement, "
-        f"evaluated in float64 on random inputs, differ by {small(worst)} of the largest output at "
-        f"most; {small(TOLERANCE)} is allowed."
+        f"evaluated in float64 on random inputs, differ by {_most(certificates)}."
     )
+    shares = [certificate.error / certificate.allowed for certificate in certificates]
     errors = strip(
-        [fold.certificate.error for fold in folds],
-        TOLERANCE,
+        shares,
+        1.0,
         "Errors of the certificates",
-        f"{len(folds)} errors, the largest {small(worst)}, against a limit of {small(TOLERANCE)}",
+        f"{len(folds)} errors, the largest {small(max(shares))} of what is allowed",
     )
     body = joined(
         tag("p", lead),
-        tag("figure", tag("figcaption", "Error of each certificate, and the limit"), errors),
+        tag("figure", tag("figcaption", "Error of each certificate, of what is allowed"), errors),
         _kinds(folds) if len(folds) >= _MANY else None,
         *cards,
     )
     return Section("folds", "Folds", body)
+
+
+def _most(certificates: Sequence[Certificate]) -> str:
+    """The largest error, and what is allowed, for each kind of certificate."""
+    kinds = sorted({certificate.allowed for certificate in certificates})
+    worst = {kind: max(c.error for c in certificates if c.allowed == kind) for kind in kinds}
+    parts = [f"{small(worst[kind])} ({small(kind)} is allowed)" for kind in kinds]
+    where = ", or where numbers of an activation were rounded by "
+    return f"{where.join(parts)} of the largest output at most"
 
 
 def fold_title(fold: Fold) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onnxfuse.certify import TOLERANCE
 from onnxfuse.report.html.distributions import weights_section
 from onnxfuse.report.html.folds import folds_section
 from onnxfuse.report.html.numbers import exact, plural, short, size, small
@@ -36,7 +35,7 @@ def optimize_page(result: OptimizeResult, name: str) -> str:
 def optimize_figures(report: Report) -> list[Figure]:
     """The numbers that matter most."""
     before, after = report.before, report.after
-    worst = max((fold.certificate.error for fold in report.folds), default=0.0)
+    worst = report.worst
     sizes = (size(before.parameter_bytes), size(after.parameter_bytes))
     return [
         Figure(
@@ -57,7 +56,7 @@ def optimize_figures(report: Report) -> list[Figure]:
             exact(len(report.folds)),
             f"{plural(len(report.refusals), 'node')} refused",
         ),
-        Figure("worst certificate", small(worst), f"{small(TOLERANCE)} is allowed"),
+        Figure("worst certificate", small(worst.error), f"{small(worst.allowed)} is allowed"),
     ]
 
 
