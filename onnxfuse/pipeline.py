@@ -19,7 +19,7 @@ from onnxfuse.normalize import normalize
 from onnxfuse.probe import Effort, Search, Setting, model_settings
 from onnxfuse.report.counts import assumed_sizes, concrete_types, count, lacks_types
 from onnxfuse.report.report import Refused, Report
-from onnxfuse.rewrites import REWRITES, flush_denormals
+from onnxfuse.rewrites import OPERATORS, REWRITES, flush_denormals
 from onnxfuse.shapes import default_opset, infer_types
 from onnxfuse.symbols import completed_types
 
@@ -83,7 +83,7 @@ def optimize(
 
     Args:
         model: A path, an onnx.ModelProto, an onnx_graphsurgeon.Graph or a torch.onnx.ONNXProgram.
-        skip: Operators whose rule is left out, such as "AveragePool".
+        skip: Operators whose rule is left out, such as "AveragePool"; activations too.
         keep: Tensors that stay in the model under their names.
         progress: Called with a word on each step as it begins.
 
@@ -186,9 +186,10 @@ class _Run:
                 yield Refused(*refusal)
 
     def _check_options(self) -> None:
-        unknown = sorted(self.skip - RULES.keys())
+        rules = RULES.keys() | OPERATORS.keys()
+        unknown = sorted(self.skip - rules)
         if unknown:
-            raise ModelError(f"no rule is named {unknown[0]!r}; rules: {', '.join(sorted(RULES))}")
+            raise ModelError(f"no rule is named {unknown[0]!r}; rules: {', '.join(sorted(rules))}")
         names = {name for node in self.model.graph.node for name in node.output}
         missing = sorted(self.keep - names)
         if missing:

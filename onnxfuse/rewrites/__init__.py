@@ -9,6 +9,7 @@ from onnxfuse.fold import Outcome
 from onnxfuse.graph import Graph
 from onnxfuse.rewrites.denormals import flush_denormals
 from onnxfuse.rewrites.gates import distribute_gates
+from onnxfuse.rewrites.pointwise import OPERATORS
 from onnxfuse.rewrites.rewriting import recognise_activations
 
 REWRITES: tuple[Callable[[Graph, frozenset[str]], Outcome], ...] = (
@@ -16,4 +17,4 @@ REWRITES: tuple[Callable[[Graph, frozenset[str]], Outcome], ...] = (
     recognise_activations,
 )
 
-__all__ = ["REWRITES", "flush_denormals"]
+__all__ = ["OPERATORS", "REWRITES", "flush_denormals"]

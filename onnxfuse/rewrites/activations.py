@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from onnxfuse.rewrites.pointwise import gelu, mish
 from onnxfuse.rewrites.polynomial import Atom, Monomial, Polynomial, X
@@ -166,18 +167,21 @@ def _clamped(
 def _scaled_forms(p: Polynomial, shift: float, opset: int, tolerance: float) -> Iterator[Recipe]:
     """Multiples of SiLU, GELU and Mish, with a shift."""
     rest = p.plus(-shift)
-    forms: list[tuple[str, Polynomial, tuple[Step, ...]]] = [("silu", _silu(), _SILU)]
-    forms += [("mish", mish(X), _MISH if opset >= _OLDEST_MISH else _MISH_IN_STEPS)]
-    if opset >= _OLDEST_GELU:
-        forms += [("gelu", gelu(X, False), _GELU), ("gelu", gelu(X, True), _GELU_BY_TANH)]
-    for kind, form, steps in forms:
+    for kind, form, steps in _forms(opset):
         scale = _ratio(rest, form, tolerance)
         if scale is not None:
             yield Recipe(kind, steps, trail=_line(scale, tolerance, shift))
 
 
-def _silu() -> Polynomial:
-    return Polynomial((((Atom("sigmoid", X), _VARIABLE), 1.0),))
+@lru_cache
+def _forms(opset: int) -> tuple[tuple[str, Polynomial, tuple[Step, ...]], ...]:
+    """The functions that are operators of their own, or two of them."""
+    silu = Polynomial((((Atom("sigmoid", X), _VARIABLE), 1.0),))
+    forms: list[tuple[str, Polynomial, tuple[Step, ...]]] = [("silu", silu, _SILU)]
+    forms += [("mish", mish(X), _MISH if opset >= _OLDEST_MISH else _MISH_IN_STEPS)]
+    if opset >= _OLDEST_GELU:
+        forms += [("gelu", gelu(X, False), _GELU), ("gelu", gelu(X, True), _GELU_BY_TANH)]
+    return tuple(forms)
 
 
 _SILU = (Step("Sigmoid"), Step("Mul", (-1, 0)))

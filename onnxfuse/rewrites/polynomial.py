@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 _DIGITS = 10  # of numbers under an atom; what differs beyond is taken for the same
 _NOISE = 1e-14
@@ -34,7 +34,7 @@ class TooLarge(ValueError):  # noqa: N818 - named for what it says
     """A polynomial is of no use: many terms, a high degree, close bounds, endless numbers."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Atom:
     """A factor that is not taken apart further.
 
@@ -53,6 +53,12 @@ class Atom:
         """A text that is the same for equal atoms, to sort by."""
         inner = "" if self.argument is None else self.argument.key
         return f"{self.function}({inner};{self.bounds})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Atom) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
 
 Monomial = tuple[Atom, ...]
@@ -318,6 +324,7 @@ def _text(monomial: Iterable[Atom]) -> str:
     return "*".join(atom.key for atom in monomial) or "1"
 
 
+@lru_cache(maxsize=1 << 12)
 def _order(monomial: Monomial) -> tuple[int, int, str]:
     """x before its powers before other atoms before the number 1."""
     return (not monomial, any(atom.argument for atom in monomial), _text(monomial))

@@ -8,18 +8,16 @@ from onnx import TensorProto
 from onnxfuse.affine import Refusal
 from onnxfuse.fold import Outcome
 from onnxfuse.graph import Graph
-from onnxfuse.lift import RULES as AFFINE
-from onnxfuse.rewrites.activations import NOTHING, Line, Recipe, recipes
+from onnxfuse.rewrites.activations import recipes
 from onnxfuse.rewrites.making import Match, replaced
 from onnxfuse.rewrites.pointwise import Functions, is_pointwise
+from onnxfuse.rewrites.prices import SCALING, Prices
 from onnxfuse.rounding import precision
 
-_MOST_NODES = 16
+_MOST_NODES = 12
 _FEWEST_NODES = 2
 _ROUNDINGS = 1.1  # a number that was rounded; the next to it is twice as far
-_FACTORS = frozenset({"Div", "Mul", "Neg"})
-_SCALING = _FACTORS | {"Add", "Sub"}
-_STRAIGHT = _SCALING | {"Clip", "HardSigmoid", "LeakyRelu", "Max", "Min", "Relu"}
+_STRAIGHT = SCALING | {"Clip", "HardSigmoid", "LeakyRelu", "Max", "Min", "Relu"}
 _MOST_CURVES = 3  # as many as the known activations are written with
 _TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16})
 """The types in which ONNX Runtime has every activation."""
@@ -72,6 +70,8 @@ class _Search:
             node.op_type not in skip and is_pointwise(graph, index)
             for index, node in enumerate(graph.nodes)
         ]
+        self._data = [graph.data(index) for index in range(len(graph.nodes))]
+        self._prices = Prices(graph, self._data)
         self._functions: dict[str, Functions] = {}
 
     def best(self, last: int) -> Match | None:
@@ -87,7 +87,7 @@ class _Search:
         inside = self._above(last)
         for base in self._bases(inside):
             between = self._between(base, last, inside)
-            gone = _gone(graph, last, between)
+            gone = self._prices.gone(last, between)
             if len(gone) < _FEWEST_NODES:
                 continue
             function = self._functions.setdefault(base, Functions(graph, base)).of(target)
@@ -96,7 +96,7 @@ class _Search:
             found = [
                 Match(base, target, function, recipe, between, gone, saved)
                 for recipe in recipes(function, graph.opset, _ROUNDINGS * roundoff)
-                if (saved := _saved(graph, base, target, gone, recipe)) > 0
+                if (saved := self._prices.saved(base, target, gone, recipe)) > 0
             ]
             if found:
                 return max(found, key=lambda match: match.saved)
@@ -110,14 +110,14 @@ class _Search:
             index = pending.pop(0)
             if index not in inside and index not in self.taken and self._pointwise[index]:
                 inside.add(index)
-                names = self.graph.data(index)
+                names = self._data[index]
                 pending.extend(p for n in names if (p := self.graph.producers.get(n)) is not None)
         return frozenset(inside)
 
     def _bases(self, inside: frozenset[int]) -> list[str]:
         """What the last of some nodes may be a function of; nothing where none of them bends."""
-        bends = any(self.graph.nodes[index].op_type not in _SCALING for index in inside)
-        names = (name for index in sorted(inside) for name in self.graph.data(index))
+        bends = any(self.graph.nodes[index].op_type not in SCALING for index in inside)
+        names = (name for index in sorted(inside) for name in self._data[index])
         return list(dict.fromkeys(names)) if bends else []
 
     def _between(self, base: str, last: int, inside: frozenset[int]) -> tuple[int, ...]:
@@ -133,90 +133,10 @@ class _Search:
             curves += self.graph.nodes[index].op_type not in _STRAIGHT
             if curves > _MOST_CURVES:
                 return ()
-            for name in self.graph.data(index):
+            for name in self._data[index]:
                 maker = self.graph.producers.get(name)
                 if name != base and maker not in inside:
                     return ()
                 if name != base and maker is not None:
                     pending.append(maker)
         return tuple(sorted(between))
-
-
-def _gone(graph: Graph, last: int, between: tuple[int, ...]) -> tuple[int, ...]:
-    """Those of them that nobody else needs."""
-    gone = {last}
-    for index in reversed(between[:-1]):
-        name = graph.nodes[index].output[0]
-        readers = graph.consumers[name]
-        if len(readers) <= len(between) and not _is_seen(graph, name) and gone.issuperset(readers):
-            gone.add(index)
-    return tuple(sorted(gone))
-
-
-def _is_seen(graph: Graph, name: str) -> bool:
-    """True for a tensor that stays whatever reads it."""
-    return name in graph.outputs or name in graph.captured or name in graph.keep
-
-
-# Prices ----------------------------------------------------------------------------------------
-
-
-def _saved(graph: Graph, base: str, target: str, gone: tuple[int, ...], recipe: Recipe) -> int:
-    """How many nodes fewer there are, those left out that an affine neighbour takes in."""
-    lead, trail = _count(recipe.lead), _count(recipe.trail)
-    before, after = set(gone), len(recipe.steps) + lead + trail
-    if _is_taken_in_front(graph, base, gone):
-        before, after = before - _front(graph, base, gone), after - lead
-    if _is_taken_in_behind(graph, target):
-        before, after = before - _behind(graph, target, gone), after - (recipe.trail[0] != 1.0)
-    return len(before) - after
-
-
-def _count(line: Line) -> int:
-    return (line[0] != NOTHING[0]) + (line[1] != NOTHING[1])
-
-
-def _front(graph: Graph, base: str, gone: tuple[int, ...]) -> set[int]:
-    """The nodes that scale and shift the base, before anything else does."""
-    found: set[int] = set()
-    name = base
-    while len(readers := graph.consumers.get(name, [])) == 1 and readers[0] in gone:
-        node = graph.nodes[readers[0]]
-        if node.op_type not in _SCALING or len(graph.data(readers[0])) != 1:
-            break
-        found.add(readers[0])
-        name = node.output[0]
-    return found
-
-
-def _behind(graph: Graph, target: str, gone: tuple[int, ...]) -> set[int]:
-    """The nodes that scale what becomes the target."""
-    found: set[int] = set()
-    name = target
-    while (index := graph.producers.get(name)) is not None and index in gone:
-        data = graph.data(index)
-        if graph.nodes[index].op_type not in _FACTORS or len(data) != 1:
-            break
-        found.add(index)
-        (name,) = data
-    return found
-
-
-def _is_taken_in_front(graph: Graph, base: str, gone: tuple[int, ...]) -> bool:
-    """True where an affine node makes the base, for these nodes alone."""
-    index, readers = graph.producers.get(base), graph.consumers[base]
-    if index is None or _is_seen(graph, base) or len(readers) > len(gone):
-        return False
-    if not set(readers) <= set(gone):
-        return False
-    return graph.nodes[index].op_type in AFFINE
-
-
-def _is_taken_in_behind(graph: Graph, target: str) -> bool:
-    """True where affine nodes alone read the target; a shift may be lost on their borders."""
-    if _is_seen(graph, target):
-        return False
-    return all(
-        graph.nodes[index].op_type in AFFINE and graph.data(index) == (target,)
-        for index in graph.consumers.get(target, ())
-    )
