@@ -47,6 +47,24 @@ def check_target(path: AnyPath, *inputs: AnyPath) -> Path:
     return target
 
 
+def data_name(target: Path) -> Path:
+    """Where the data of a model goes that does not stay in its file."""
+    return target.with_name(target.name + ".data")
+
+
+def check_data_target(target: Path, *inputs: AnyPath) -> Path:
+    """The file that the data of a model goes to, if it can be written to.
+
+    Raises:
+        ModelError: As `check_target`, or its name is a link out of the model's folder.
+    """
+    name = data_name(target)
+    beside = check_target(name, *inputs)
+    if beside.parent != target.parent or beside == target:
+        raise ModelError(f"{name} is a link to {beside}, which is not beside the model")
+    return beside
+
+
 def write_text(text: str, path: AnyPath, *inputs: AnyPath) -> None:
     """Writes a text file, whole or not at all; raises ModelError as `check_target` does."""
     put(path, [(check_target(path, *inputs), [text.encode()])])
