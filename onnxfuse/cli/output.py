@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import click
 from rich.console import Console
@@ -16,6 +16,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from onnxfuse.errors import ModelError
+
+if TYPE_CHECKING:
+    from onnxfuse.io import Source
 
 
 class Written:
@@ -43,9 +46,10 @@ class Written:
             for path in inputs:
                 found += [path, *path.glob("**/*.pb")]
             for path in models:
-                files = _belonging(path)
-                external |= len(files) > 1
-                found += [path, *files]
+                found.append(path)
+                if (source := _readable(path)) is not None:
+                    external |= source.external
+                    found += source.files
         self.inputs = tuple(found)
         targets: set[Path] = set()
         for path in filter(None, (output, self.json_file, report)):
@@ -88,14 +92,14 @@ class Written:
         return Console(stderr=self.to_stdout, quiet=quiet, soft_wrap=False)
 
 
-def _belonging(model: Path) -> frozenset[Path]:
-    """A model's file and those with its data; none where it cannot be read, or only once."""
+def _readable(model: Path) -> Source | None:
+    """What is in a model's file; None where it cannot be read, or only once."""
     from onnxfuse import io
 
     if model.is_file():
         with suppress(ModelError):  # said where it is read for use
-            return io.read(model).files
-    return frozenset()
+            return io.read(model)
+    return None
 
 
 class Tell(Protocol):
