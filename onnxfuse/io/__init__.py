@@ -4,8 +4,14 @@ Reading brings external data in on demand, and says in one line what is wrong wi
 cannot be used. Writing is atomic: the output appears whole or not at all.
 """
 
-from onnxfuse.io.files import check_data_target, check_target, data_name, write_text
-from onnxfuse.io.reading import PROTOBUF_LIMIT, read
+from onnxfuse.io.files import (
+    PROTOBUF_LIMIT,
+    check_data_target,
+    check_target,
+    data_name,
+    write_text,
+)
+from onnxfuse.io.reading import read
 from onnxfuse.io.source import Source
 from onnxfuse.io.writing import write
 

@@ -20,10 +20,38 @@ if TYPE_CHECKING:
     Content: TypeAlias = Iterable[bytes | memoryview]
 
 
+PROTOBUF_LIMIT = (1 << 31) - 1
+"""Bytes that one protobuf message, and so one .onnx file, can hold."""
+
+_CHUNK = 1 << 20
+
+
 def one_line(error: Exception) -> str:
     """What an exception says, in one line."""
     what = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(what.split())
+
+
+def content_of(path: Path) -> bytes:
+    """What a file holds, or what comes through a pipe.
+
+    Raises:
+        ModelError: It is a device, or more than a protobuf message can be.
+        OSError: It cannot be read.
+    """
+    status = path.stat()
+    if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+        raise ModelError(f"{path}: a device, not a file")
+    if status.st_size <= PROTOBUF_LIMIT:
+        if stat.S_ISREG(status.st_mode):
+            return path.read_bytes()  # protobuf would copy a mapped file
+        with path.open("rb", buffering=0) as pipe:
+            data = bytearray()
+            while len(data) <= PROTOBUF_LIMIT and (chunk := pipe.read(_CHUNK)):
+                data += chunk
+        if len(data) <= PROTOBUF_LIMIT:
+            return bytes(data)
+    raise ModelError(f"{path}: the file is larger than 2 GiB")
 
 
 def check_target(path: AnyPath, *inputs: AnyPath) -> Path:

@@ -14,7 +14,7 @@ from onnx import TensorProto
 from onnxfuse.errors import ModelError
 from onnxfuse.hollow import INLINE_BYTES, hollow, is_external, payload_bytes, tensors
 from onnxfuse.io.checks import check_header, check_names
-from onnxfuse.io.files import one_line
+from onnxfuse.io.files import PROTOBUF_LIMIT, content_of, one_line
 from onnxfuse.io.nodes import check_nodes
 from onnxfuse.io.order import sort_nodes
 from onnxfuse.io.source import Source
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
     AnyPath: TypeAlias = str | os.PathLike[str]
     Readable: TypeAlias = AnyPath | onnx.ModelProto | gs.Graph | torch.onnx.ONNXProgram
-
-PROTOBUF_LIMIT = (1 << 31) - 1
-"""Bytes that one protobuf message, and so one .onnx file, can hold."""
 
 _FOREIGN = (
     (0, b"version https://git-lfs", "a Git LFS pointer, not the model: run `git lfs pull`"),
@@ -76,12 +73,11 @@ def read(model: Readable) -> Source:
 def _parse(path: Path) -> onnx.ModelProto:
     model = onnx.ModelProto()
     try:
-        too_long = path.stat().st_size > PROTOBUF_LIMIT
-        data = b"" if too_long else path.read_bytes()  # protobuf would copy a mapped file
-    except (OSError, ValueError) as error:
+        data = content_of(path)
+    except (OSError, ValueError, MemoryError) as error:
         raise ModelError(f"{path}: cannot be read: {one_line(error)}") from error
     if not data:
-        raise ModelError(f"{path}: the file is {'larger than 2 GiB' if too_long else 'empty'}")
+        raise ModelError(f"{path}: the file is empty")
     for offset, mark, meaning in _FOREIGN:
         if data.startswith(mark, offset):
             raise ModelError(f"{path}: {meaning}")

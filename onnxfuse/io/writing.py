@@ -14,8 +14,7 @@ from onnx import numpy_helper
 from onnxfuse.errors import ModelError
 from onnxfuse.hollow import Emptied, hollow, is_external, payload_bytes, tensors
 from onnxfuse.io.encoding import content, encode
-from onnxfuse.io.files import check_data_target, check_target, one_line, put
-from onnxfuse.io.reading import PROTOBUF_LIMIT
+from onnxfuse.io.files import PROTOBUF_LIMIT, check_data_target, check_target, one_line, put
 from onnxfuse.io.source import Source
 
 if TYPE_CHECKING:
