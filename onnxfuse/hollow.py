@@ -32,6 +32,12 @@ HOLDING = frozenset(
 )
 """Types of attributes that hold tensors, directly or further down."""
 
+_SPARSE: dict[str, tuple[str, ...]] = {
+    "GraphProto": ("sparse_initializer",),
+    "AttributeProto": ("sparse_tensor", "sparse_tensors"),
+}
+_HOLDING_ANY = HOLDING | {AttributeProto.SPARSE_TENSOR, AttributeProto.SPARSE_TENSORS}
+
 _PACKED = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
 _BITS = {
     number: _PACKED.get(name) or onnx.helper.tensor_dtype_to_np_dtype(number).itemsize * 8
@@ -66,17 +72,24 @@ def items(carrier: Any, name: str) -> Any:
     return value if hasattr(value, "append") else (value,) * carrier.HasField(name)
 
 
-def tensors(carrier: Any) -> Iterator[TensorProto]:
-    """Every dense tensor in a model, graph or node: weights, attributes, bodies, functions."""
+def tensors(carrier: Any, sparse: list[TensorProto] | None = None) -> Iterator[TensorProto]:
+    """Every dense tensor in a model, graph or node: weights, attributes, bodies, functions.
+
+    `sparse` takes the values and the indices of sparse tensors on the way.
+    """
     if isinstance(carrier, TensorProto):
         yield carrier
         return
-    for name in CARRIERS[type(carrier).__name__]:
+    kind = type(carrier).__name__
+    if sparse is not None:
+        for name in _SPARSE.get(kind, ()):
+            sparse.extend(part for s in items(carrier, name) for part in (s.values, s.indices))
+    for name in CARRIERS[kind]:
         for item in items(carrier, name):
             if isinstance(item, TensorProto):
                 yield item
-            elif not isinstance(item, AttributeProto) or item.type in HOLDING:
-                yield from tensors(item)
+            elif not isinstance(item, AttributeProto) or item.type in _HOLDING_ANY:
+                yield from tensors(item, sparse)
 
 
 def hollow(model: onnx.ModelProto, emptied: Emptied | None = None) -> onnx.ModelProto:

@@ -11,6 +11,7 @@ import pytest
 from onnxfuse import CertificateError, __version__, fold
 from onnxfuse.cli import main
 from scripts.bench_optimizer import multi_branch
+from tests.io.building import external
 
 MODEL = multi_branch(16).SerializeToString()
 
@@ -208,6 +209,41 @@ def test_bad_arguments(folder, call, arguments, said):
     refused(folder, call, said, "optimize", *arguments)
 
 
+@pytest.fixture
+def split(folder):
+    """The same model as net.model, whose weights are in net.bin."""
+    external(onnx.load("model.onnx"), folder).rename("net.model")
+
+
+TAKEN = {
+    "json": (["optimize", "net.model", "-o", "out.onnx", "--json", "net.bin"], "input file"),
+    "page": (["inspect", "net.model", "--report", "net.bin"], "input file"),
+    "checked": (["check", "model.onnx", "net.model", "--json", "net.bin"], "input file"),
+    "measured": (["bench", "model.onnx", "net.model", "--report", "./net.bin"], "input file"),
+    "output": (["optimize", "net.model", "-o", "net.bin", "--json", "new.json"], "input file"),
+    "its data": (["optimize", "net.model", "-o", "net", "--json", "new.json"], "data is a folder"),
+    "its link": (["optimize", "net.model", "-o", "far", "--json", "new.json"], "not beside"),
+    "page for data": (
+        ["optimize", "net.model", "-o", "c.onnx", "--report", "c.onnx.data"],
+        "both be written to c.onnx.data",
+    ),
+    "json for data": (
+        ["optimize", "model.onnx", "-o", "c.onnx", "--json", "sub/../c.onnx.data"],
+        "both be written to sub/../c.onnx.data",
+    ),
+    "page and json": (["inspect", "net.model", "--json", "r", "--report", "./r"], "both be"),
+}
+
+
+@pytest.mark.usefixtures("split")
+@pytest.mark.parametrize(("arguments", "said"), TAKEN.values(), ids=TAKEN)
+def test_data_beside_a_model_is_not_replaced(folder, call, arguments, said):
+    (folder / "sub").mkdir()
+    (folder / "net.data").mkdir()
+    (folder / "far.data").symlink_to("sub/far.data")
+    refused(folder, call, said, *arguments)
+
+
 def test_an_unknown_command(folder, call):
     refused(folder, call, "No such command", "frobnicate", "model.onnx")
 
@@ -243,6 +279,12 @@ def test_python_dash_m(folder):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("onnxfuse: missing.onnx: cannot be read")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_pipe_is_read_once(folder):
+    command = [sys.executable, "-m", "onnxfuse", "optimize", "-q", "/dev/stdin", "-o", "out.onnx"]
+    subprocess.run([*command, "--json", "report.json"], input=MODEL, check=True)
+    assert operators("out.onnx") == ["Conv", "Relu"] * 2
 
 
 def test_only_the_program_switches_garbage_collection_off(folder, call, monkeypatch, capfd):

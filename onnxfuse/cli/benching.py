@@ -92,7 +92,7 @@ def bench(
     from onnxfuse.benchmark.terminal import show_bench
     from onnxfuse.runtime import parse_sizes
 
-    written = Written(None, json_path, *models, *filter(None, (inputs,)), report=report_path)
+    written = Written(None, json_path, *filter(None, (inputs,)), models=models, report=report_path)
     with progress(quiet, steady=True) as tell:
         result = run(
             models,

@@ -71,8 +71,8 @@ def check(
     from onnxfuse.runtime import parse_sizes
     from onnxfuse.runtime.providers import require_providers
 
-    read = filter(None, (first, second, inputs))
-    written = Written(None, json_path, *read, report=report_path)
+    models = filter(None, (first, second))
+    written = Written(None, json_path, *filter(None, (inputs,)), models=models, report=report_path)
     require_providers(providers)
     with progress(quiet) as tell:
         folded = optimize(first, progress=tell) if second is None else None

@@ -80,7 +80,7 @@ def _run(
     from onnxfuse.pipeline import optimize as run
     from onnxfuse.report.terminal import show
 
-    written = Written(output, json_path, model, report=report_path)
+    written = Written(output, json_path, models=[model], report=report_path)
     with progress(quiet) as tell:
         result = run(model, skip=skip, keep=keep, progress=tell)
         tell("writing")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import click
 from rich.console import Console
@@ -16,15 +17,22 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from onnxfuse.errors import ModelError
 
+if TYPE_CHECKING:
+    from onnxfuse.io import Source
+
 
 class Written:
-    """Where a command writes its model, its JSON and its page; checked before the work begins."""
+    """Where a command writes its model, its JSON and its page; checked before the work begins.
+
+    None of them is one of the `inputs`, or of the `models` and the files with their data.
+    """
 
     def __init__(
         self,
         output: Path | None,
         json_path: Path | None,
         *inputs: Path,
+        models: Iterable[Path] = (),
         report: Path | None = None,
     ) -> None:
         from onnxfuse import io
@@ -32,14 +40,27 @@ class Written:
         self.to_stdout = str(json_path) == "-"
         self.json_file = None if self.to_stdout else json_path
         self.output, self.report = output, report
-        wanted = any((output, self.json_file, report))
-        self.inputs = tuple(f for path in inputs for f in _belonging(path)) if wanted else inputs
+        found: list[Path] = []
+        external = False
+        if any((output, self.json_file, report)):
+            for path in inputs:
+                found += [path, *path.glob("**/*.pb")]
+            for path in models:
+                found.append(path)
+                if (source := _readable(path)) is not None:
+                    external |= source.external
+                    found += source.files
+        self.inputs = tuple(found)
         targets: set[Path] = set()
         for path in filter(None, (output, self.json_file, report)):
             target = io.check_target(path, *self.inputs)
             if target in targets:
                 raise click.UsageError(f"two results cannot both be written to {path}")
             targets.add(target)
+            if path is output:
+                targets.add(Path(os.path.realpath(io.data_name(target))))
+                if external:
+                    io.check_data_target(target, *self.inputs)
 
     def write(
         self,
@@ -71,16 +92,14 @@ class Written:
         return Console(stderr=self.to_stdout, quiet=quiet, soft_wrap=False)
 
 
-def _belonging(path: Path) -> Iterator[Path]:
-    """The file, and those it refers to: a model's data beside it, the files of test data."""
+def _readable(model: Path) -> Source | None:
+    """What is in a model's file; None where it cannot be read, or only once."""
     from onnxfuse import io
 
-    yield path
-    if path.is_dir():
-        yield from path.glob("**/*.pb")
-    elif path.suffix == ".onnx":
+    if model.is_file():
         with suppress(ModelError):  # said where it is read for use
-            yield from io.read(path).files
+            return io.read(model)
+    return None
 
 
 class Tell(Protocol):

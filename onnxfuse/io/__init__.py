@@ -4,9 +4,24 @@ Reading brings external data in on demand, and says in one line what is wrong wi
 cannot be used. Writing is atomic: the output appears whole or not at all.
 """
 
-from onnxfuse.io.files import check_target, write_text
-from onnxfuse.io.reading import PROTOBUF_LIMIT, read
+from onnxfuse.io.files import (
+    PROTOBUF_LIMIT,
+    check_data_target,
+    check_target,
+    data_name,
+    write_text,
+)
+from onnxfuse.io.reading import read
 from onnxfuse.io.source import Source
 from onnxfuse.io.writing import write
 
-__all__ = ["PROTOBUF_LIMIT", "Source", "check_target", "read", "write", "write_text"]
+__all__ = [
+    "PROTOBUF_LIMIT",
+    "Source",
+    "check_data_target",
+    "check_target",
+    "data_name",
+    "read",
+    "write",
+    "write_text",
+]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+import stat
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxfuse.errors import ModelError
+from onnxfuse.io.locking import locked
 from onnxfuse.io.temporary import hidden_name, remove_leftovers, temporary
 
 if TYPE_CHECKING:
@@ -18,10 +20,38 @@ if TYPE_CHECKING:
     Content: TypeAlias = Iterable[bytes | memoryview]
 
 
+PROTOBUF_LIMIT = (1 << 31) - 1
+"""Bytes that one protobuf message, and so one .onnx file, can hold."""
+
+_CHUNK = 1 << 20
+
+
 def one_line(error: Exception) -> str:
     """What an exception says, in one line."""
     what = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(what.split())
+
+
+def content_of(path: Path) -> bytes:
+    """What a file holds, or what comes through a pipe.
+
+    Raises:
+        ModelError: It is a device, or more than a protobuf message can be.
+        OSError: It cannot be read.
+    """
+    status = path.stat()
+    if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+        raise ModelError(f"{path}: a device, not a file")
+    if status.st_size <= PROTOBUF_LIMIT:
+        if stat.S_ISREG(status.st_mode):
+            return path.read_bytes()  # protobuf would copy a mapped file
+        with path.open("rb", buffering=0) as pipe:
+            data = bytearray()
+            while len(data) <= PROTOBUF_LIMIT and (chunk := pipe.read(_CHUNK)):
+                data += chunk
+        if len(data) <= PROTOBUF_LIMIT:
+            return bytes(data)
+    raise ModelError(f"{path}: the file is larger than 2 GiB")
 
 
 def check_target(path: AnyPath, *inputs: AnyPath) -> Path:
@@ -34,18 +64,33 @@ def check_target(path: AnyPath, *inputs: AnyPath) -> Path:
     if not os.path.isdir(target.parent):
         raise ModelError(f"{path}: there is no folder {target.parent}")
     for given in inputs:
-        both = os.path.exists(target) and os.path.exists(given)
-        if target == Path(given) or (both and os.path.samefile(target, given)):
+        if target == Path(given) or _is_same(target, given):
             raise ModelError(f"{path} is an input file: it will not be replaced")
     try:
-        target.stat()
-    except FileNotFoundError:
-        pass
+        mode = _mode(target)
     except OSError as error:
         raise ModelError(f"{path}: cannot be written: {one_line(error)}") from error
-    if os.path.exists(target) and not os.path.isfile(target):
+    if mode is not None and not stat.S_ISREG(mode):
         raise ModelError(f"{path} is a folder, or something else that is no plain file")
     return target
+
+
+def data_name(target: Path) -> Path:
+    """Where the data of a model goes that does not stay in its file."""
+    return target.with_name(target.name + ".data")
+
+
+def check_data_target(target: Path, *inputs: AnyPath) -> Path:
+    """The file that the data of a model goes to, if it can be written to.
+
+    Raises:
+        ModelError: As `check_target`, or its name is a link out of the model's folder.
+    """
+    name = data_name(target)
+    beside = check_target(name, *inputs)
+    if beside.parent != target.parent or beside == target:
+        raise ModelError(f"{name} is a link to {beside}, which is not beside the model")
+    return beside
 
 
 def write_text(text: str, path: AnyPath, *inputs: AnyPath) -> None:
@@ -57,31 +102,59 @@ def put(path: AnyPath, parts: Iterable[tuple[Path, Content]]) -> None:
     """Writes files that appear together, in order, or not at all.
 
     The last one refers to those before it. An older one goes before they are replaced, so nobody
-    ever sees it with files that are not its own.
+    ever sees it with files that are not its own. Of several runs that write it at the same time,
+    each waits with its moves until the moves of another are done.
     """
     try:
         with ExitStack() as stack:
             moves: list[tuple[Path, Path]] = []
             for target, content in parts:
-                remove_leftovers(target)
+                with locked(target):
+                    remove_leftovers(target)
                 moves.append((stack.enter_context(temporary(target, content)), target))
-            if len(moves) > 1 and moves[-1][1].exists():
-                stack.enter_context(_aside(moves[-1][1]))
-            for file, target in moves:
-                os.replace(file, target)
+            with locked(moves[-1][1]):
+                _move(moves)
     except OSError as error:
         raise ModelError(f"{path}: cannot be written: {one_line(error)}") from error
 
 
-@contextmanager
-def _aside(target: Path) -> Iterator[None]:
-    """The target moved out of the way; back in its place if nothing new came there."""
-    old = hidden_name(target)
-    os.replace(target, old)
+def _move(moves: list[tuple[Path, Path]]) -> None:
+    """Moves files to their targets, all or none, with the permissions of what was there."""
+    last_file, last = moves[-1]
+    aside: list[tuple[Path, Path]] = []
     try:
-        yield
+        for file, target in reversed(moves):
+            if (mode := _mode(target)) is not None:
+                file.chmod(stat.S_IMODE(mode))
+                if len(moves) > 1:
+                    aside.append((hidden_name(last), target))
+                    os.replace(target, aside[-1][0])
+        for file, target in moves:
+            os.replace(file, target)
     finally:
-        if target.exists():
-            old.unlink(missing_ok=True)
+        if last_file.exists():  # it did not get there: all back
+            for file, target in moves:
+                if not file.exists():
+                    target.unlink(missing_ok=True)
+            for old, target in reversed(aside):
+                with suppress(FileNotFoundError):
+                    os.replace(old, target)
         else:
-            os.replace(old, target)
+            for old, _ in aside:
+                old.unlink(missing_ok=True)
+
+
+def _mode(path: Path) -> int | None:
+    """Kind and permissions of a file; None where there is none."""
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return None
+
+
+def _is_same(path: Path, other: AnyPath) -> bool:
+    """Whether both are there, and one file."""
+    try:
+        return os.path.samefile(path, other)
+    except (OSError, ValueError):
+        return False

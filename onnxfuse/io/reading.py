@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 from google.protobuf import message as pb
+from onnx import TensorProto
 
 from onnxfuse.errors import ModelError
-from onnxfuse.hollow import INLINE_BYTES, hollow, is_external, tensors
+from onnxfuse.hollow import INLINE_BYTES, hollow, is_external, payload_bytes, tensors
 from onnxfuse.io.checks import check_header, check_names
-from onnxfuse.io.files import one_line
+from onnxfuse.io.files import PROTOBUF_LIMIT, content_of, one_line
 from onnxfuse.io.nodes import check_nodes
 from onnxfuse.io.order import sort_nodes
 from onnxfuse.io.source import Source
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     AnyPath: TypeAlias = str | os.PathLike[str]
     Readable: TypeAlias = AnyPath | onnx.ModelProto | gs.Graph | torch.onnx.ONNXProgram
 
-PROTOBUF_LIMIT = (1 << 31) - 1
-"""Bytes that one protobuf message, and so one .onnx file, can hold."""
-
 _FOREIGN = (
     (0, b"version https://git-lfs", "a Git LFS pointer, not the model: run `git lfs pull`"),
     (0, b"PK\x03\x04", "a zip archive (a PyTorch file?), not an ONNX model"),
@@ -39,7 +37,7 @@ _FOREIGN = (
 
 
 def read(model: Readable) -> Source:
-    """Reads and checks a model; external tensors of 1 KiB and more stay where they are.
+    """Reads and checks a model; external dense tensors of 1 KiB and more stay where they are.
 
     Nodes that stand before those they depend on are put in order, as ONNX Runtime does it.
 
@@ -52,13 +50,16 @@ def read(model: Readable) -> Source:
     """
     path = Path(model) if isinstance(model, (str, os.PathLike)) else None
     source = Source(_own(model) if path is None else _parse(path), path)
-    weights = list(tensors(source.model))
-    check_header(source.model, weights, source.name)
-    outside = list(filter(is_external, weights))
-    files = {source.locate(tensor)[0] for tensor in outside}
+    sparse: list[TensorProto] = []
+    weights = list(tensors(source.model, sparse))
+    check_header(source.model, [*weights, *sparse], source.name)
+    outside, to_embed = list(filter(is_external, weights)), list(filter(is_external, sparse))
+    files = {source.locate(tensor)[0] for tensor in (*outside, *to_embed)}
     if path is not None:
         files.add(Path(os.path.realpath(path)))
-    if outside:
+    if sum(map(payload_bytes, to_embed)) > PROTOBUF_LIMIT:
+        raise ModelError(f"{source.name}: the data of its sparse tensors is larger than 2 GiB")
+    if outside or to_embed:
         source.embed(below=INLINE_BYTES)
     sort_nodes(source.model.graph, source.name)
     check_names(source.model.graph, source.name)
@@ -72,12 +73,11 @@ def read(model: Readable) -> Source:
 def _parse(path: Path) -> onnx.ModelProto:
     model = onnx.ModelProto()
     try:
-        too_long = path.stat().st_size > PROTOBUF_LIMIT
-        data = b"" if too_long else path.read_bytes()  # protobuf would copy a mapped file
-    except (OSError, ValueError) as error:
+        data = content_of(path)
+    except (OSError, ValueError, MemoryError) as error:
         raise ModelError(f"{path}: cannot be read: {one_line(error)}") from error
     if not data:
-        raise ModelError(f"{path}: the file is {'larger than 2 GiB' if too_long else 'empty'}")
+        raise ModelError(f"{path}: the file is empty")
     for offset, mark, meaning in _FOREIGN:
         if data.startswith(mark, offset):
             raise ModelError(f"{path}: {meaning}")

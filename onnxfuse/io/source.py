@@ -60,12 +60,16 @@ class Source:
             raise ModelError(f"{self.name}: tensor '{tensor.name}': {one_line(error)}") from error
 
     def embed(self, below: float = math.inf) -> None:
-        """Brings external tensors of less than `below` bytes into the model itself."""
-        for tensor in filter(is_external, tensors(self.model)):
-            if payload_bytes(tensor) < below:
-                tensor.raw_data = self.mapped(tensor).tobytes()
-                tensor.ClearField("external_data")
-                tensor.ClearField("data_location")
+        """Brings external tensors of less than `below` bytes into the model itself.
+
+        Sparse ones come in whatever their size: few programs look for their data elsewhere.
+        """
+        sparse: list[TensorProto] = []
+        small = [t for t in tensors(self.model, sparse) if payload_bytes(t) < below]
+        for tensor in filter(is_external, (*small, *sparse)):
+            tensor.raw_data = self.mapped(tensor).tobytes()
+            tensor.ClearField("external_data")
+            tensor.ClearField("data_location")
 
     def mapped(self, tensor: TensorProto) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """The bytes of an external tensor, mapped into memory."""

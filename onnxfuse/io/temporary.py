@@ -23,9 +23,15 @@ if sys.platform != "win32":
     import fcntl
 
 
+def hidden_prefix(target: Path) -> str:
+    """What the names of all files begin with that are made for the target."""
+    digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()
+    return f".onnxfuse-{digest[:16]}-"
+
+
 def hidden_name(target: Path) -> Path:
     """A new name beside the target that is recognized as made for it."""
-    return target.with_name(_prefix(target) + secrets.token_hex(8))
+    return target.with_name(hidden_prefix(target) + secrets.token_hex(8))
 
 
 @contextmanager
@@ -39,8 +45,6 @@ def temporary(target: Path, content: Iterable[bytes | memoryview]) -> Iterator[P
             handle.write(chunk)
         handle.flush()
         os.fsync(handle.fileno())
-        if target.exists():
-            path.chmod(stat.S_IMODE(target.stat().st_mode))
         if sys.platform == "win32":  # an open file cannot be moved there
             handle.close()
         yield path
@@ -53,26 +57,34 @@ def remove_leftovers(target: Path) -> None:
     """
     if sys.platform == "win32":
         return
-    name = re.compile(re.escape(_prefix(target)) + "[0-9a-f]{16}")
+    name = re.compile(re.escape(hidden_prefix(target)) + "[0-9a-f]{16}")
     with suppress(PermissionError):
         for path in [
             Path(entry) for entry in os.scandir(target.parent) if name.fullmatch(entry.name)
         ]:
             with suppress(OSError):
-                _remove_unheld(path)
+                remove_unheld(path)
 
 
-def _remove_unheld(path: Path) -> None:
+def remove_unheld(path: Path) -> None:
     """Removes a plain file that is this user's and that nobody has locked; else raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         status = os.fstat(descriptor)
         if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(descriptor).st_nlink:  # else the name is another file's by now
+            if is_named(descriptor, path):  # else the name is another file's by now
                 path.unlink()
     finally:
         os.close(descriptor)
+
+
+def is_named(descriptor: int, path: Path) -> bool:
+    """Whether the path names the open file."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _created(path: Path) -> BinaryIO:
@@ -83,11 +95,6 @@ def _created(path: Path) -> BinaryIO:
             return handle
         with suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_EX)
-        if os.fstat(handle.fileno()).st_nlink:
+        if is_named(handle.fileno(), path):
             return handle
         handle.close()
-
-
-def _prefix(target: Path) -> str:
-    digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()
-    return f".onnxfuse-{digest[:16]}-"

@@ -14,8 +14,7 @@ from onnx import numpy_helper
 from onnxfuse.errors import ModelError
 from onnxfuse.hollow import Emptied, hollow, is_external, payload_bytes, tensors
 from onnxfuse.io.encoding import content, encode
-from onnxfuse.io.files import check_target, one_line, put
-from onnxfuse.io.reading import PROTOBUF_LIMIT
+from onnxfuse.io.files import PROTOBUF_LIMIT, check_data_target, check_target, one_line, put
 from onnxfuse.io.source import Source
 
 if TYPE_CHECKING:
@@ -49,10 +48,7 @@ def write(model: Source | onnx.ModelProto, path: AnyPath, *, limit: int = PROTOB
         if whole is not None:
             put(path, [(target, whole)])
         else:
-            name = target.with_name(target.name + ".data")
-            beside = check_target(name, *source.files)
-            if beside.parent != target.parent or beside == target:
-                raise ModelError(f"{name} is a link to {beside}, which is not beside the model")
+            beside = check_data_target(target, *source.files)
             put(path, _split(source, target, beside))
     except pb.EncodeError as error:
         raise ModelError(f"{path}: cannot be written: {one_line(error)}") from error

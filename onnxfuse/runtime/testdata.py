@@ -15,7 +15,7 @@ from google.protobuf import message as pb
 from onnx import numpy_helper
 
 from onnxfuse.errors import ModelError
-from onnxfuse.io.files import one_line
+from onnxfuse.io.files import content_of, one_line
 from onnxfuse.runtime.feeds import Feeds
 from onnxfuse.runtime.model import Input
 
@@ -84,7 +84,7 @@ def _from_folder(folder: Path, inputs: Sequence[Input]) -> Feeds:
 
 def _read_pb(path: Path, given: Input) -> Any:
     try:
-        data = path.read_bytes()
+        data = content_of(path)
         if given.elem_type:
             return numpy_helper.to_array(onnx.TensorProto.FromString(data))
         return numpy_helper.to_list(onnx.SequenceProto.FromString(data))

@@ -169,6 +169,11 @@ def test_a_file_cut_anywhere_is_refused_or_optimized(tmp_path):
             onnxfuse.optimize(path)
 
 
+def test_a_device_is_not_read(tmp_path):
+    arguments = ["optimize", "/dev/zero", "-o", "out.onnx"]
+    refused(tmp_path, arguments, "/dev/zero: a device", limit={resource.RLIMIT_AS: 4 << 30})
+
+
 # External data -----------------------------------------------------------------------------------
 
 ENTRIES = {

@@ -52,7 +52,8 @@ def start(path, out):
 def wait_for_writing(process, folder):
     """Waits until a temporary file with something in it is there."""
     while process.poll() is None:
-        if any(name.startswith(".onnxfuse-") for name in os.listdir(folder)):
+        hidden = [name for name in os.listdir(folder) if name.startswith(".onnxfuse-")]
+        if any(not name.endswith("-lock") for name in hidden):
             return
         time.sleep(0.0005)
 

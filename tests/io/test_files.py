@@ -1,9 +1,46 @@
 import os
+from pathlib import Path
 
 import pytest
 
+import onnxfuse
 from onnxfuse import io
 from onnxfuse.errors import ModelError
+from onnxfuse.io.files import content_of
+from tests.io.building import conv
+
+
+@pytest.fixture
+def pipe():
+    """A path that 5000 bytes can be read from, once."""
+    read, write = os.pipe()
+    os.write(write, b"12345" * 1000)
+    os.close(write)
+    yield Path(f"/dev/fd/{read}")
+    os.close(read)
+
+
+def test_what_comes_through_a_pipe_is_read(pipe):
+    assert content_of(pipe) == b"12345" * 1000
+
+
+def test_no_more_is_read_from_a_pipe_than_a_message_can_be(pipe, monkeypatch):
+    monkeypatch.setattr(io.files, "PROTOBUF_LIMIT", 2999)
+    monkeypatch.setattr(io.files, "_CHUNK", 1000)
+    with pytest.raises(ModelError, match="larger than 2 GiB"):
+        content_of(pipe)
+    assert len(pipe.read_bytes()) == 2000
+
+
+def test_devices_are_not_read(tmp_path):
+    (tmp_path / "input_0.pb").symlink_to(os.devnull)
+    (tmp_path / "net.onnx").write_bytes(conv().SerializeToString())
+    for read in (
+        lambda: io.read(os.devnull),
+        lambda: onnxfuse.check(tmp_path / "net.onnx", inputs=tmp_path),
+    ):
+        with pytest.raises(ModelError, match="a device, not a file"):
+            read()
 
 
 def test_write_text_is_atomic_and_keeps_inputs(tmp_path):
