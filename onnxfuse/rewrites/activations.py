@@ -214,10 +214,10 @@ def _alike(p: Polynomial, q: Polynomial, tolerance: float) -> bool:
 
 
 def _alike_atoms(one: Atom, other: Atom, tolerance: float) -> bool:
-    if one.argument is None or other.argument is None:
-        return one == other
-    same = (one.function, one.bounds) == (other.function, other.bounds)
-    return same and _alike(one.argument, other.argument, tolerance)
+    if (one.function, one.bounds) != (other.function, other.bounds):
+        return False
+    p, q = one.argument, other.argument
+    return p is None or q is None or _alike(p, q, tolerance)
 
 
 def _near(a: float, b: float, tolerance: float) -> bool:

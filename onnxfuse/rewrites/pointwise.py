@@ -207,8 +207,8 @@ def is_pointwise(graph: Graph, index: int) -> bool:
 
 def _is_number(graph: Graph, name: str, rank: int) -> bool:
     """True for one finite number, in a tensor of that rank at most."""
-    shape = graph.constant_shape(name)
-    if shape is None or math.prod(shape) != 1 or len(shape) > rank:
+    shape = graph.constant_shape(name) or ()
+    if math.prod(shape) != 1 or len(shape) > rank:
         return False
     value = np.asarray(graph.constant(name))
     return value.dtype.kind in "fiu" or graph.type(name).elem_type in FLOAT_TYPES

@@ -55,7 +55,7 @@ class Atom:
         return f"{self.function}({inner};{self.bounds})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Atom) and self.key == other.key
+        return self.key == getattr(other, "key", None)
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -284,13 +284,13 @@ def power(p: Polynomial, exponent: float) -> Polynomial | None:
 
 
 def _exponent(p: Polynomial) -> tuple[float, Polynomial] | None:
-    """(a, q) where p = a * (1 + exp(q)), with a > 0."""
+    """(a, q) where p = a * (1 + exp(q))."""
     terms = p.coefficients
     scale = terms.pop((), 0.0)
     if len(terms) != 1:
         return None
     ((monomial, factor),) = terms.items()
-    if len(monomial) != 1 or monomial[0].function != "exp" or scale <= 0 or factor <= 0:
+    if len(monomial) != 1 or monomial[0].function != "exp" or not scale:
         return None
     argument, ratio = monomial[0].argument, factor / scale
     assert argument is not None
@@ -317,7 +317,7 @@ def _digits(value: float) -> float:
 
 def _sum(a: float, b: float) -> float:
     """a + b; 0 where nothing but rounding is left of them."""
-    return 0.0 if abs(a + b) <= _NOISE * (abs(a) + abs(b)) else a + b
+    return 0.0 if abs(a + b) < _NOISE * (abs(a) + abs(b)) else a + b
 
 
 def _text(monomial: Iterable[Atom]) -> str:

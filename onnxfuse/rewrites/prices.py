@@ -81,9 +81,9 @@ class Prices:
     def _is_taken_in_front(self, base: str, gone: Sequence[int]) -> bool:
         """True where an affine node makes the base, for these nodes alone."""
         index, readers = self.graph.producers.get(base), self.graph.consumers[base]
-        if index is None or self._is_seen(base) or len(readers) > len(gone):
+        if index is None or self._is_seen(base) or any(reader not in gone for reader in readers):
             return False
-        return set(readers) <= set(gone) and operator(self.graph.nodes[index]) in AFFINE
+        return operator(self.graph.nodes[index]) in AFFINE
 
     def _is_taken_in_behind(self, target: str) -> bool:
         """True where affine nodes alone read the target; a shift may be lost on their borders."""

@@ -127,7 +127,7 @@ def _map(graph: Graph, index: int) -> _Map | None:
         return None
     site = Site(graph, node, node.output[0], _IMAGE)
     shape = site.shape_of(site.input(1))
-    if graph.is_constant(site.input(0)) or shape is None or len(shape) != 4 or 0 in shape:
+    if shape is None or len(shape) != 4 or 0 in shape:
         return None
     kernel = shape[2:]
     strides = site.integer_list("strides") or (1, 1)

@@ -11,6 +11,8 @@ from onnx import TensorProto, helper
 
 import onnxfuse
 from onnxfuse.graph import Graph
+from onnxfuse.rewrites.pointwise import Functions
+from onnxfuse.rewrites.proving import NOT_EXACT_ENOUGH
 from onnxfuse.rewrites.rewriting import recognise_activations
 from onnxfuse.shapes import infer_types
 from tests.lift.building import Builder
@@ -241,6 +243,8 @@ def test_refuses_bodies_that_take_no_initializers():
         helper.make_node("Relu", ["a", "a"], ["y"]),
         helper.make_node("Clip", ["a", "a", "a", "a"], ["y"]),
         helper.make_node("Clip", [], ["y"]),
+        helper.make_node("Clip", ["", "a"], ["y"]),
+        helper.make_node("Relu", ["a"], ["y", "more"]),
         helper.make_node("Relu", [], ["y"]),
     ],
 )
@@ -267,6 +271,26 @@ def test_text_and_complex_numbers_are_no_numbers(kind, value):
     graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [constant])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     assert list(onnxfuse.optimize(model).model.graph.node) == nodes
+
+
+def test_refuses_what_overflows_where_the_steps_do_not():
+    """relu(x) - 1.3 * x is -0.3 times a LeakyReLU whose slope is above 4."""
+    b = Builder()
+    x = b.op("Abs", b.input("n", C, "h", "w"))
+    report = refused(b, b.op("Sub", b.op("Relu", x), scaled(b, x, 1.3)))
+    assert NOT_EXACT_ENOUGH in {refusal.reason for refusal in report.refusals}
+
+
+def test_refuses_bounds_that_are_too_deep_a_function():
+    b = Builder()
+    x = b.op("Abs", b.input("n", C, "h", "w"))
+    tower = x
+    for _ in range(3):
+        tower = b.op("Relu", b.op("Tanh", tower))
+    model = b.model(b.op("Clip", shifted(b, x, 3), tower))
+    functions = Functions(Graph(model.graph, 17, 8, types=infer_types(model)), x)
+    assert functions.of(tower) is None
+    assert functions.of(b.nodes[-1].output[0]) is None
 
 
 def test_many_dimensions():

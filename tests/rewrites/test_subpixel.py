@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto, helper
 
 import onnxfuse
 from onnxfuse.errors import CertificateError
+from onnxfuse.graph import Graph, TensorType
 from onnxfuse.rewrites import subpixel
 from tests.lift.building import Builder
 from tests.lift.comparing import optimized
 
 SIZES = ({"n": 1, "h": 3, "w": 4}, {"n": 2, "h": 1, "w": 5})
 C = 6
+FLOATS = TensorType(TensorProto.FLOAT, (None,) * 4)
 
 
 def enlarged(b: Builder, x: str, inputs: int, outputs: int, size: int = 2, **changed) -> str:
@@ -113,6 +115,10 @@ def test_what_would_be_wrong_is_an_error(monkeypatch):
         onnxfuse.optimize(b.model(end(b, enlarged(b, y, 24, 1))))
 
 
+def names(node: NodeProto) -> list[str]:
+    return [*node.input, *node.output]
+
+
 # Refused -----------------------------------------------------------------------------------------
 
 
@@ -146,6 +152,33 @@ def test_refuses_other_windows(which, changed):
     options = [changed if place == which else {} for place in range(2)]
     y = b.op("Relu", enlarged(b, start(b), C, 24, **options[0]))
     refused(b, enlarged(b, y, 24, 1, **options[1]))
+
+
+def test_a_scale_in_between_goes_into_the_layer_in_front():
+    b = Builder()
+    y = b.op("Mul", enlarged(b, start(b), C, 24), b.random(1, 24, 1, 1))
+    folded = optimized(b.model(end(b, enlarged(b, b.op("Relu", y), 24, 1))), *SIZES)
+    assert folded.ops == {"MaxPool": 2, "Conv": 2, "Relu": 1, "DepthToSpace": 1}
+
+
+@pytest.mark.parametrize("shape", [(24, 1, 0, 0), (24, 0, 2, 2)])
+def test_refuses_weights_without_elements(shape):
+    b = Builder()
+    y = b.op("Relu", enlarged(b, start(b), C, 24))
+    strides = [shape[2]] * 2
+    y = b.op("ConvTranspose", y, b.constant(np.zeros(shape)), strides=strides)
+    model = b.model(y)
+    graph = Graph(model.graph, 17, 8, types={name: FLOATS for n in b.nodes for name in names(n)})
+    assert subpixel.delay_shuffles(graph, frozenset()).folds == []
+
+
+def test_refuses_a_bias_that_does_not_fit():
+    b = Builder()
+    y = b.op("Relu", enlarged(b, start(b), C, 24))
+    y = b.op("ConvTranspose", y, b.random(24, 1, 2, 2), b.random(2), strides=[2, 2])
+    model = b.model(y)
+    graph = Graph(model.graph, 17, 8, types={name: FLOATS for n in b.nodes for name in names(n)})
+    assert subpixel.delay_shuffles(graph, frozenset()).folds == []
 
 
 def test_refuses_channels_that_do_not_fit():
