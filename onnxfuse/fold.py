@@ -11,6 +11,7 @@ import onnx
 from onnxfuse.affine import AffineConv, Refusal, large_arrays_freed
 from onnxfuse.between import Between, between
 from onnxfuse.certify import Certificate, certify
+from onnxfuse.copies import unprofitable, write_once
 from onnxfuse.graph import Graph
 from onnxfuse.lower import Lowered, lower
 from onnxfuse.options import Component, components
@@ -152,15 +153,21 @@ def _propose(
 
 
 def _make(graph: Graph, proposals: Sequence[Proposal], outcome: Outcome) -> None:
-    """Makes the folds."""
+    """Makes the folds, but for those by which the file would grow."""
+    constants = write_once(graph, proposals)
+    growing = unprofitable(graph, proposals, constants)
     for made in proposals:
         target, source = made.target, made.source
+        if target in growing:
+            _refuse(graph, target, source, Refusal(growing[target]), outcome)
+            continue
         if not made.nodes and graph.can_alias(target, source):
             graph.alias(target, source)
         else:
             graph.replace(target, made.nodes or _identity(graph, source, target))
-        for name, value in made.constants.items():
-            graph.add_constant(name, value)
+        for name in made.reads():
+            if name in constants:
+                graph.add_constant(name, constants[name])
         outcome.folds.append(
             Fold(
                 target=target,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx
 
 from onnxfuse.certify import Certificate
-from onnxfuse.graph import Array
+from onnxfuse.graph import Array, Graph
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,3 +38,13 @@ class Proposal:
     flushed: int
     apart: int
     spent: int
+
+    def constants_before(self, graph: Graph) -> tuple[str, ...]:
+        """The constants that the replaced nodes read."""
+        read = dict.fromkeys(name for node in self.replaced for name in node.input if name)
+        return tuple(name for name in read if graph.is_constant(name))
+
+    def reads(self) -> dict[str, None]:
+        """What the nodes in their place read; the source alone where there are none."""
+        read = (name for node in self.nodes for name in node.input if name)
+        return dict.fromkeys(read if self.nodes else (self.source,))
