@@ -27,8 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx.helper import np_dtype_to_tensor_dtype
 
-from onnxfuse.graph import Array, Graph, TensorType, bodies, names_read
+from onnxfuse.graph import Array, Graph, TensorType
 from onnxfuse.growth import FREE_GROWTH, constant_bytes
+from onnxfuse.messages import bodies, names_read
 from onnxfuse.proposal import Proposal
 
 _FASTER = 2  # times, to be worth copies of a large weight
