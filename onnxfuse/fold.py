@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,12 +11,14 @@ import onnx
 from onnxfuse.affine import AffineConv, Refusal, large_arrays_freed
 from onnxfuse.between import Between, between
 from onnxfuse.certify import Certificate, certify
+from onnxfuse.copies import unprofitable, write_once
 from onnxfuse.graph import Graph
 from onnxfuse.lower import Lowered, lower
 from onnxfuse.options import Component, components
-from onnxfuse.plan import lean_cover
+from onnxfuse.plan import Option, lean_cover
 from onnxfuse.probe import Probes
-from onnxfuse.regions import Candidate, Regions, find_regions
+from onnxfuse.proposal import Proposal
+from onnxfuse.regions import Regions, find_regions
 from onnxfuse.rounding import round_constants
 from onnxfuse.sums import group_branches
 from onnxfuse.wiring import Wiring, wiring
@@ -88,6 +90,17 @@ def fold_graph(
         graph.commit()
         regions = find_regions(graph, skip, probes)
     outcome = Outcome()
+    _make(graph, _proposals(regions, impossible, outcome), outcome)
+    _collect_refusals(regions, outcome)
+    graph.commit(prune=True)
+    return outcome
+
+
+def _proposals(
+    regions: Regions, impossible: Collection[tuple[str, str]], outcome: Outcome
+) -> list[Proposal]:
+    """The folds of the plan, those refused left out."""
+    proposals: list[Proposal] = []
     for component in components(regions, impossible):
         taken = lean_cover(component.order, component.options, component.required)
         for name in component.order:
@@ -95,17 +108,21 @@ def fold_graph(
             if option is None:
                 continue
             if option.choice < 0:
-                _report_cost(graph, name, component, regions, outcome)
-            else:
-                with np.errstate(all="ignore"):
-                    _fold(regions, name, regions.candidates[name][option.choice], outcome)
-    _collect_refusals(regions, outcome)
-    graph.commit(prune=True)
-    return outcome
+                _report_cost(regions, name, component, outcome)
+                continue
+            with np.errstate(all="ignore"):
+                proposal = _propose(regions, name, option, component, outcome)
+            if proposal is not None:
+                proposals.append(proposal)
+    return proposals
 
 
-def _fold(regions: Regions, target: str, candidate: Candidate, outcome: Outcome) -> None:
-    graph, source = regions.graph, candidate.source
+def _propose(
+    regions: Regions, target: str, option: Option, component: Component, outcome: Outcome
+) -> Proposal | None:
+    """The fold of an option; None where it is refused, or stands there already."""
+    graph, candidate = regions.graph, regions.candidates[target][option.choice]
+    source = candidate.source
     replaced = between(regions, target, source, candidate.view)
     with large_arrays_freed():
         lowered = lower(graph, candidate.term, candidate.view, source, target, candidate.turned)
@@ -116,32 +133,58 @@ def _fold(regions: Regions, target: str, candidate: Candidate, outcome: Outcome)
         rounded = Refusal("a body takes no new weights before IR version 4")
     if isinstance(rounded, Refusal):
         _refuse(graph, target, source, rounded, outcome)
-        return
+        return None
     if [node.op_type for node in replaced.nodes] == [node.op_type for node in lowered.nodes]:
-        return  # what stands there already
+        return None
     certificate = certify(graph, replaced, lowered, candidate, target)
     if isinstance(certificate, Refusal):
         _refuse(graph, target, source, certificate, outcome)
-        return
-    if not lowered.nodes and graph.can_alias(target, source):
-        graph.alias(target, source)
-    else:
-        graph.replace(target, lowered.nodes or _identity(graph, source, target))
-    for name, value in rounded.constants.items():
-        graph.add_constant(name, value)
-    outcome.folds.append(
-        Fold(
-            target=target,
-            source=source,
-            replaced=tuple((node.name or node.output[0], node.op_type) for node in replaced.nodes),
-            nodes=tuple(node.op_type for node in lowered.nodes),
-            before=tuple(wiring(graph, node) for node in replaced.nodes),
-            after=tuple(wiring(graph, node) for node in lowered.nodes),
-            formula=describe(lowered),
-            certificate=certificate,
-            flushed=rounded.flushed,
-        )
+        return None
+    return Proposal(
+        target=target,
+        source=source,
+        replaced=replaced.nodes,
+        nodes=lowered.nodes,
+        constants=rounded.constants,
+        formula=describe(lowered),
+        certificate=certificate,
+        flushed=rounded.flushed,
+        apart=_apart(component, replaced),
+        spent=option.cost,
     )
+
+
+def _make(graph: Graph, proposals: Sequence[Proposal], outcome: Outcome) -> None:
+    """Makes the folds, but for those by which the file would grow."""
+    constants = write_once(graph, proposals)
+    growing = unprofitable(graph, proposals, constants)
+    for made in proposals:
+        target, source = made.target, made.source
+        if target in growing:
+            _refuse(graph, target, source, Refusal(growing[target]), outcome)
+            continue
+        if not made.nodes and graph.can_alias(target, source):
+            graph.alias(target, source)
+        else:
+            graph.replace(target, made.nodes or _identity(graph, source, target))
+        for name in made.reads():
+            if name in constants:
+                graph.add_constant(name, constants[name])
+        outcome.folds.append(
+            Fold(
+                target=target,
+                source=source,
+                replaced=tuple(
+                    (node.name or node.output[0], node.op_type) for node in made.replaced
+                ),
+                nodes=tuple(node.op_type for node in made.nodes),
+                before=tuple(wiring(graph, node) for node in made.replaced),
+                after=tuple(wiring(graph, node) for node in made.nodes),
+                formula=made.formula,
+                certificate=made.certificate,
+                flushed=made.flushed,
+            )
+        )
 
 
 def _brings_conv(graph: Graph, target: str, replaced: Between, lowered: Lowered) -> bool:
@@ -157,29 +200,29 @@ def _refuse(graph: Graph, target: str, source: str, refusal: Refusal, outcome: O
     outcome.impossible[target, source] = (last.name or target, last.op_type, refusal.reason)
 
 
-def _report_cost(
-    graph: Graph, name: str, component: Component, regions: Regions, outcome: Outcome
-) -> None:
+def _report_cost(regions: Regions, name: str, component: Component, outcome: Outcome) -> None:
     """Says why a tensor keeps its own node where it could have been folded."""
     _, *folds = component.options[name]
     if not folds:
         return
-    cheapest = min(folds, key=lambda option: option.cost)
+    graph, cheapest = regions.graph, min(folds, key=lambda option: option.cost)
     node = graph.nodes[graph.producers[name]]
     candidate = regions.candidates[name][cheapest.choice]
     source = candidate.source
-    apart = sum(
-        component.options[output][0].cost
-        for inner in between(regions, name, source, candidate.view).nodes
-        for output in inner.output
-        if output in component.options
-    )
+    apart = _apart(component, between(regions, name, source, candidate.view))
     reason = "needed for other tensors too" if apart > cheapest.cost else "cheaper as it is"
     reason += (
         f" (one node from {source!r}: {cheapest.cost / 1000:.1f} us by the cost model; "
         f"the nodes between: {apart / 1000:.1f} us)"
     )
     outcome.refusals.append((node.name or name, node.op_type, reason))
+
+
+def _apart(component: Component, replaced: Between) -> int:
+    """What the nodes between two tensors cost, in nanoseconds."""
+    options = component.options
+    made = (output for node in replaced.nodes for output in node.output)
+    return sum(options[output][0].cost for output in made if output in options)
 
 
 def _identity(graph: Graph, source: str, target: str) -> list[onnx.NodeProto]:

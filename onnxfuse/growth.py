@@ -15,7 +15,7 @@ import onnx
 
 from onnxfuse.graph import Array, Graph
 
-_FREE_GROWTH = 64 << 10
+FREE_GROWTH = 64 << 10
 _LAYERS = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
@@ -49,7 +49,7 @@ def _excess(graph: Graph, values: Mapping[str, Array], done: set[int], kept: set
     makers = {
         name: index
         for name, value in values.items()
-        if value.nbytes > _FREE_GROWTH
+        if value.nbytes > FREE_GROWTH
         and (index := graph.producers[name]) not in kept
         and graph.nodes[index].op_type != "Constant"
     }
@@ -73,7 +73,7 @@ def _excess(graph: Graph, values: Mapping[str, Array], done: set[int], kept: set
         )
         alone = all(root in leaving and shared[root] == size for root in roots[name])
         converted = alone and _is_weight(graph, name, values[name].ndim)
-        if size > replaced + _FREE_GROWTH and not converted:
+        if size > replaced + FREE_GROWTH and not converted:
             excess.append(index)
     return excess
 
@@ -89,8 +89,11 @@ def _is_weight(graph: Graph, name: str, rank: int) -> bool:
 
 
 def _bytes(graph: Graph, values: Mapping[str, Array], name: str) -> int:
-    if name in values:
-        return values[name].nbytes
+    return values[name].nbytes if name in values else constant_bytes(graph, name)
+
+
+def constant_bytes(graph: Graph, name: str) -> int:
+    """The size of a constant, without loading it."""
     kind = graph.type(name)
     itemsize = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize
     return itemsize * math.prod(d for d in kind.shape or () if isinstance(d, int))

@@ -30,7 +30,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("onnxfuse/affine", "onnxfuse/lift", "onnxfuse/rewrites")
-FILES = ("onnxfuse/certify.py", "onnxfuse/rounding.py")
+FILES = ("onnxfuse/certify.py", "onnxfuse/copies.py", "onnxfuse/rounding.py")
 FOLDER_VARIABLE = "ONNXFUSE_DECISIONS"
 JUDGED = "__judged__"
 
