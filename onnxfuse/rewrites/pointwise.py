@@ -195,7 +195,7 @@ def is_pointwise(graph: Graph, index: int) -> bool:
     least, most = known.inputs
     given = [name for name in node.input if name]
     present = len(given) if node.op_type != "Clip" else len(node.input)
-    if not least <= present <= most or present != len(node.input) or not node.input[0]:
+    if not least <= present <= most or present != len(node.input):
         return False
     lowest = max(graph.type(name).rank or 0 for name in data)
     return all(
