@@ -53,8 +53,13 @@ def cases(paths: Sequence[Path], only: str) -> Iterator[Case]:
     """Everything to measure."""
     for path in paths:
         yield Case(path.stem, onnx.load(path), None)
-    if paths:
-        return
+    if not paths:
+        yield from networks(only)
+        yield from real_models(only)
+
+
+def networks(only: str) -> Iterator[Case]:
+    """Networks of models/ whose name holds `only`."""
     import torch
 
     from models import ZOO, build, reparameterize
@@ -66,6 +71,10 @@ def cases(paths: Sequence[Path], only: str) -> Iterator[Case]:
             module, image = build(name), torch.zeros(shape)
             forms = (export(m, image, "dynamo", False) for m in (module, reparameterize(module)))
             yield Case(name, next(forms), shape, next(forms))
+
+
+def real_models(only: str) -> Iterator[Case]:
+    """Models that come with the packages of the tests, whose name holds `only`."""
     found = importlib.util.find_spec("rapidocr_onnxruntime")
     if found is not None and found.origin is not None:
         for name, shape in REAL.items():
