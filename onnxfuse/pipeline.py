@@ -19,7 +19,7 @@ from onnxfuse.normalize import normalize
 from onnxfuse.probe import Effort, Search, Setting, model_settings
 from onnxfuse.report.counts import assumed_sizes, concrete_types, count, lacks_types
 from onnxfuse.report.report import Refused, Report
-from onnxfuse.rewrites import OPERATORS, REWRITES, flush_denormals
+from onnxfuse.rewrites import LAST, OPERATORS, REWRITES, flush_denormals
 from onnxfuse.shapes import default_opset, infer_types
 from onnxfuse.symbols import completed_types
 
@@ -186,7 +186,7 @@ class _Run:
                 yield Refused(*refusal)
 
     def _check_options(self) -> None:
-        rules = RULES.keys() | OPERATORS.keys()
+        rules = RULES.keys() | OPERATORS
         unknown = sorted(self.skip - rules)
         if unknown:
             raise ModelError(f"no rule is named {unknown[0]!r}; rules: {', '.join(sorted(rules))}")
@@ -222,7 +222,10 @@ class _Run:
             outcome = fold_graph(graph, probes, self.skip, self.impossible)
             for made in (*probes.found, *(fold.target for fold in outcome.folds)):
                 self.no_convolution.pop(made, None)
-            for made_here in (*rewritten, outcome):
+            outcomes = [*rewritten, outcome]
+            if not any(made_here.folds or made_here.impossible for made_here in outcomes):
+                outcomes += [rewrite(graph, self.skip) for rewrite in LAST]
+            for made_here in outcomes:
                 self.folds.extend(made_here.folds)
                 self.refusals.extend(made_here.refusals)
                 again |= bool(made_here.folds or made_here.impossible)

@@ -14,11 +14,13 @@ import onnx
 
 from onnxfuse.graph import FLOAT_TYPES, Graph
 from onnxfuse.lift import protected
-from onnxfuse.messages import bodies
+from onnxfuse.messages import bodies, operator
 from onnxfuse.probe.linearity import data_inputs
 from onnxfuse.reference import SUPPORTED
 
 _SHAPES = frozenset({"Shape", "Size"})
+_FOLLOWED = SUPPORTED - {"Resize", "Upsample"}
+"""Operators whose sizes `bounds.reach` bounds."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class AffinePart:
 
     def _is_arithmetic(self, index: int, node: onnx.NodeProto) -> bool:
         """True for a node that computes on constants and shapes alone."""
-        if node.op_type not in SUPPORTED or node.domain not in ("", "ai.onnx") or any(bodies(node)):
+        if operator(node) not in _FOLLOWED or any(bodies(node)):
             return False
         return node.op_type in _SHAPES or all(map(self.is_known, self.graph.reads[index]))
 

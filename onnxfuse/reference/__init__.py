@@ -19,6 +19,7 @@ from onnxfuse.reference import (
     integers,
     movement,
     pooling,
+    resizing,
     shape,
     slicing,
 )
@@ -87,6 +88,7 @@ _OPERATORS: dict[str, Callable[[Call], Tensor | tuple[Tensor, ...]]] = {
     "ReduceSum": arithmetic.reduce_sum,
     "Relu": arithmetic.elementwise(lambda x: np.maximum(x, 0)),
     "Reshape": shape.reshape,
+    "Resize": resizing.resize,
     "Scatter": slicing.scatter_elements,
     "ScatterElements": slicing.scatter_elements,
     "ScatterND": slicing.scatter_nd,
@@ -104,6 +106,7 @@ _OPERATORS: dict[str, Callable[[Call], Tensor | tuple[Tensor, ...]]] = {
     "Tile": movement.tile,
     "Transpose": movement.transpose,
     "Unsqueeze": shape.unsqueeze,
+    "Upsample": resizing.resize,
     "Where": slicing.where,
 }
 

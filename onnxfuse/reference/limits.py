@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from onnxfuse.reference import resizing
 from onnxfuse.reference.call import Call
 
 MOST_ELEMENTS = 1 << 28
@@ -98,5 +99,7 @@ _COUNTS: Mapping[str, Callable[[Call], int]] = {
     "MaxPool": _windowed,
     "Pad": _padded,
     "Range": _ranged,
+    "Resize": resizing.count,
     "Tile": _tiled,
+    "Upsample": resizing.count,
 }

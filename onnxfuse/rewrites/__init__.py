@@ -1,6 +1,7 @@
 """Exact rewrites that are no folds into a single node; one file each.
 
-`REWRITES` are tried in this order on every graph, in every pass, before its folds are planned.
+`REWRITES` are tried in this order on every graph, in every pass, before its folds are planned;
+`LAST` on a graph in which there is nothing left to fold.
 """
 
 from collections.abc import Callable
@@ -9,14 +10,17 @@ from onnxfuse.fold import Outcome
 from onnxfuse.graph import Graph
 from onnxfuse.rewrites.denormals import flush_denormals
 from onnxfuse.rewrites.gates import distribute_gates
-from onnxfuse.rewrites.pointwise import OPERATORS
+from onnxfuse.rewrites.phases import split_phases
+from onnxfuse.rewrites.pointwise import OPERATORS as ELEMENTWISE
 from onnxfuse.rewrites.rewriting import recognise_activations
 from onnxfuse.rewrites.subpixel import delay_shuffles
+from onnxfuse.rewrites.upsampling import OPERATORS as RESIZING
 
-REWRITES: tuple[Callable[[Graph, frozenset[str]], Outcome], ...] = (
-    distribute_gates,
-    recognise_activations,
-    delay_shuffles,
-)
+Rewrite = Callable[[Graph, frozenset[str]], Outcome]
 
-__all__ = ["OPERATORS", "REWRITES", "flush_denormals"]
+REWRITES: tuple[Rewrite, ...] = (distribute_gates, recognise_activations)
+LAST: tuple[Rewrite, ...] = (split_phases, delay_shuffles)
+OPERATORS = RESIZING | ELEMENTWISE.keys()
+"""Operators that they rewrite."""
+
+__all__ = ["LAST", "OPERATORS", "REWRITES", "flush_denormals"]

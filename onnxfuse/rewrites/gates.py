@@ -78,17 +78,11 @@ def _gated(graph: Graph, total: int) -> _Gated | None:
         if product.op_type != "Mul" or product.domain not in ("", "ai.onnx"):
             continue
         gates = [name for name in product.input if name != x]
-        if len(gates) != 1 or graph.is_constant(gates[0]) or not _is_for(graph, other, total):
+        if len(gates) != 1 or graph.is_constant(gates[0]) or graph.only_reader(other) != total:
             continue
         if _is_smaller(graph.type(gates[0]).shape, graph.type(x).shape):
             return _Gated(x, gates[0], index, total)
     return None
-
-
-def _is_for(graph: Graph, name: str, reader: int) -> bool:
-    """True for a tensor that nobody but one node needs."""
-    seen = name in graph.outputs or name in graph.captured or name in graph.keep
-    return not seen and graph.consumers[name] == [reader]
 
 
 def _is_smaller(gate: tuple[Dim, ...] | None, x: tuple[Dim, ...] | None) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ class Replacement:
         gone: Those of them that nobody needs from now on.
         nodes: Those that make it from now on.
         constants: The constants that they need, by name.
+        exact: Those that were rounded to the model's type, in float64: the proof takes these.
     """
 
     kind: str
@@ -46,6 +47,7 @@ class Replacement:
     gone: tuple[int, ...]
     nodes: Sequence[onnx.NodeProto]
     constants: Mapping[str, Array]
+    exact: Mapping[str, Array] = field(default_factory=dict)
 
 
 def put_in(graph: Graph, replacement: Replacement, certificate: Certificate) -> Fold:
@@ -74,7 +76,7 @@ def certify_equal(
     Args:
         graph: The graph around the nodes.
         replacement: The replacement.
-        probes: Values of the tensors that both sides start from.
+        probes: Values of the tensors that both sides start from, and of sizes among constants.
 
     Returns:
         The certificate.
@@ -88,7 +90,8 @@ def certify_equal(
         expected, actual = sides.run(sides.old, probe), sides.run(sides.new, probe)
         largest = float(np.max(np.abs(expected), initial=0.0)) or 1.0
         worst = max(worst, _largest(actual, expected) / largest)
-        shapes.update(dict.fromkeys(value.shape for value in probe.values()))
+        given = [value.shape for value in probe.values() if value.dtype.kind == "f"]
+        shapes.update(dict.fromkeys(given))
     if not worst <= TOLERANCE:
         raise CertificateError(
             f"{replacement.kind} for {replacement.target!r} differs from the nodes it replaces by "
@@ -155,7 +158,7 @@ class _Sides:
         self.new = replacement.nodes
         read = {name for node in (*self.old, *self.new) for name in node.input if name}
         self.known = {n: np.asarray(graph.constant(n)) for n in read if graph.is_constant(n)}
-        self.known |= replacement.constants
+        self.known |= {**replacement.constants, **replacement.exact}
 
     def run(self, nodes: Sequence[onnx.NodeProto], probe: Mapping[str, Array]) -> Tensor:
         """The target, by some nodes in float64."""

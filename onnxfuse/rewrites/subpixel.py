@@ -15,6 +15,8 @@ channels becomes one of k * k * C, the same for each place in the block.
 3. Weights and biases are constant, and nobody else needs what lies between.
 4. It pays: the image in between, which is not written and read, costs more by the cost model than
    the products with zeros and moving the result into place. One ConvTranspose alone does not pay.
+
+Tried when there is nothing left to fold: a scale behind a ConvTranspose joins it before.
 """
 
 from __future__ import annotations
@@ -109,14 +111,8 @@ def _chain(graph: Graph, first: int, skip: frozenset[str]) -> _Chain | None:
         nodes.append(index)
         if len(maps) > 1 and _saved(maps) > 0:
             best = _Chain(tuple(nodes), tuple(maps))
-        index = _only_reader(graph, graph.nodes[index].output[0])
+        index = graph.only_reader(graph.nodes[index].output[0])
     return best if maps and maps[0].block > 1 else None
-
-
-def _only_reader(graph: Graph, name: str) -> int | None:
-    readers = graph.consumers.get(name, [])
-    seen = name in graph.outputs or name in graph.captured or name in graph.keep
-    return None if seen or len(readers) != 1 else readers[0]
 
 
 def _map(graph: Graph, index: int) -> _Map | None:
