@@ -68,6 +68,13 @@ def test_a_pointwise_layer_with_few_channels_at_the_end():
     assert folded.ops == {"MaxPool": 2, "Conv": 2, "Relu": 1, "DepthToSpace": 1}
 
 
+def test_a_norm_behind_joins_the_last_before():
+    b = Builder()
+    y = enlarged(b, b.op("Relu", enlarged(b, start(b), C, 24)), 24, 1)
+    folded = optimized(b.model(end(b, b.batch_norm(y, 1))), *SIZES)
+    assert folded.ops == {"MaxPool": 2, "Conv": 2, "Relu": 1, "DepthToSpace": 1}
+
+
 def test_numbers_beside_the_image():
     b = Builder()
     y = b.op("Clip", enlarged(b, start(b), C, 24), b.constant(-0.5), b.constant(0.5))
