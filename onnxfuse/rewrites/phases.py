@@ -77,14 +77,14 @@ def split_phases(graph: Graph, skip: frozenset[str]) -> Outcome:
 
 
 def _head(graph: Graph, index: int, skip: frozenset[str]) -> Head | None:
-    """A convolution over parts, some of which are upsampled."""
+    """A convolution over parts, some of which may be upsampled."""
     node = graph.nodes[index]
-    if operator(node) != "Conv" or "Conv" in skip or len(node.input) < 2:
+    if operator(node) != "Conv" or "Conv" in skip:
         return None
     target, weight = node.output[0], graph.constant_shape(node.input[1])
     bias = next(iter(node.input[2:]), "")
     kind = graph.type(target).elem_type
-    if kind not in _TYPES or weight is None or len(weight) != 4 or 0 in weight:
+    if kind not in _TYPES or weight is None or len(weight) != 4:
         return None
     if bias and not graph.is_constant(bias):
         return None
@@ -92,7 +92,7 @@ def _head(graph: Graph, index: int, skip: frozenset[str]) -> Head | None:
     if begins is None:
         return None
     concat, parts = _parts(graph, index, weight[1], skip)
-    if not any(part.upsampling for part in parts) or not _fit_together(parts):
+    if not _fit_together(parts):
         return None
     return Head(index, concat, target, tuple(parts), node.input[1], bias, begins)
 
