@@ -135,7 +135,7 @@ def _parts(
     shapes = [graph.type(given).shape for given in node.input]
     counts = [s[1] if s is not None and len(s) == 4 else None for s in shapes]
     known = [count for count in counts if isinstance(count, int)]
-    axis = attributes(node)["axis"].i
+    axis = getattr(attributes(node).get("axis"), "i", 0)
     if axis not in (1, -3) or len(known) != len(counts) or sum(known) != channels:
         return None, []
     ends = np.cumsum(known).tolist()

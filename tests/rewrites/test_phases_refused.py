@@ -8,6 +8,9 @@ import pytest
 from onnx import TensorProto, helper
 
 import onnxfuse
+from onnxfuse.graph import Graph, TensorType
+from onnxfuse.rewrites.phases import split_phases
+from onnxfuse.rewrites.upsampling import upsampling
 from tests.lift.building import Builder
 from tests.lift.comparing import Folded, left_alone, optimized
 from tests.rewrites.upsampled import (
@@ -334,3 +337,29 @@ def test_refuses_sizes_that_contradict_each_other():
     y = conv(b, b.op("Concat", up(b, x, 2), up(b, x, 4), axis=1), 2 * C)
     result = onnxfuse.optimize(b.model(behind(b, y)))
     assert not result.report.folds
+
+
+@pytest.mark.parametrize("opset", [7, 9, 10, 13])
+@pytest.mark.parametrize("factor", [np.nan, np.inf, -2.0])
+def test_refuses_factors_that_are_none(opset, factor):
+    b = Builder(opset)
+    up(b, b.input("n", C, "h", "w"), factor)
+    graph = helper.make_graph(b.nodes, "g", b.inputs, [], b.initializers)
+    assert upsampling(Graph(graph, opset, 8), 0) is None
+
+
+@pytest.mark.parametrize("name", ["coordinate_transformation_mode", "nearest_mode"])
+def test_refuses_ways_with_names_that_are_no_text(name):
+    b = Builder()
+    up(b, b.input("n", C, "h", "w"), 2, **{name: b"\xff"})
+    graph = helper.make_graph(b.nodes, "g", b.inputs, [], b.initializers)
+    assert upsampling(Graph(graph, 17, 8), 0) is None
+
+
+def test_refuses_a_concat_without_an_axis():
+    b = Builder()
+    y = conv(b, b.op("Concat", up(b, start(b), 2)))
+    graph = helper.make_graph(b.nodes, "g", b.inputs, [], b.initializers)
+    types = dict.fromkeys([n.output[0] for n in b.nodes], TensorType(1, (1, C, 8, 8)))
+    types[y] = TensorType(1, (1, M, 8, 8))
+    assert not split_phases(Graph(graph, 17, 8, types=types), frozenset()).folds
