@@ -19,6 +19,7 @@ from onnxfuse.rewrites.polynomial import Atom, Monomial, Polynomial, X
 
 _OLDEST_GELU = 20
 _OLDEST_MISH = 18
+_FAR = 2.0
 _PRODUCT = 2.0  # two numbers that were rounded, multiplied
 _VARIABLE = X.terms[0][0][0]
 _LINE: Monomial = (_VARIABLE,)
@@ -105,8 +106,9 @@ def _of_one(atom: Atom, scale: float, shift: float, tolerance: float) -> Iterato
     line = _line(scale, tolerance, shift)
     yield Recipe("clip", (Step("Clip", bounds=(low, high)),), trail=line)
     yield Recipe("clip", (clip,), lead=line)
-    trail = _line(scale * (high - low), tolerance, shift, scale * low)
-    yield Recipe("hard-sigmoid", (_gate(low, high),), trail=trail)
+    if _is_near_zero(low, high):
+        trail = _line(scale * (high - low), tolerance, shift, scale * low)
+        yield Recipe("hard-sigmoid", (_gate(low, high),), trail=trail)
 
 
 def _line(scale: float, tolerance: float, *shifts: float) -> Line:
@@ -120,6 +122,11 @@ def _gate(low: float, high: float) -> Step:
     """(clamp(x, low, high) - low) / (high - low)."""
     width = high - low
     return Step("HardSigmoid", attributes={"alpha": 1.0 / width, "beta": -low / width})
+
+
+def _is_near_zero(low: float, high: float) -> bool:
+    """True where alpha * x + beta keeps the digits that x - low has: the bounds are not far off."""
+    return max(abs(low), abs(high)) <= _FAR * (high - low) < math.inf
 
 
 def _leaky_relu(
@@ -144,7 +151,7 @@ def _hard_swish(
     if clamped is None or not set(terms) <= {_LINE, clamped[0]}:
         return
     (low, high), scale = clamped[1], terms[clamped[0]]
-    if math.isinf(high) or not _near(terms.get(_LINE, 0.0), -low * scale, tolerance):
+    if not _is_near_zero(low, high) or not _near(terms.get(_LINE, 0.0), -low * scale, tolerance):
         return
     steps = (_gate(low, high), Step("Mul", (-1, 0)))
     yield Recipe("hard-swish", steps, trail=_line(scale * (high - low), tolerance, shift))

@@ -121,6 +121,8 @@ def replaced(graph: Graph, head: Head) -> Fold | Refusal:
         exact=maker.exact,
     )
     certificate = certify_equal(graph, replacement, _probes(head, shapes))
+    if isinstance(certificate, Refusal):
+        return certificate
     return put_in(graph, replacement, certificate)
 
 

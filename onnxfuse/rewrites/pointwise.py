@@ -197,6 +197,8 @@ def is_pointwise(graph: Graph, index: int) -> bool:
     present = len(given) if node.op_type != "Clip" else len(node.input)
     if not least <= present <= most or present != len(node.input):
         return False
+    if not all(name in data or graph.is_constant(name) for name in given):
+        return False  # it reads integers that are computed
     lowest = max(graph.type(name).rank or 0 for name in data)
     return all(
         _is_number(graph, name, min(lowest, _HIGHEST_RANK))

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnxfuse.graph import Graph
-from onnxfuse.lift import RULES as AFFINE
 from onnxfuse.messages import operator
 from onnxfuse.rewrites.activations import NOTHING, Line, Recipe
 
 _FACTORS = frozenset({"Div", "Mul", "Neg"})
 SCALING = _FACTORS | {"Add", "Sub"}
 """Elementwise operators that scale and shift, where one of their inputs is constant."""
+_LAYERS = frozenset({"Conv", "ConvTranspose"})
+_WITHOUT_SHIFT = frozenset({"BatchNormalization", "Gemm", "MatMul"})
+_SCALING_LAYERS = SCALING | {"BatchNormalization"}
 
 
 @dataclass(frozen=True)
@@ -22,10 +24,12 @@ class Prices:
     Attributes:
         graph: The graph.
         data: What each of its nodes computes on.
+        skip: Operators that take nothing in.
     """
 
     graph: Graph
     data: Sequence[tuple[str, ...]]
+    skip: frozenset[str]
 
     def gone(self, last: int, between: Sequence[int]) -> tuple[int, ...]:
         """Of the nodes between a tensor and the last of them, those that nobody else needs."""
@@ -79,19 +83,30 @@ class Prices:
         return found
 
     def _is_taken_in_front(self, base: str, gone: Sequence[int]) -> bool:
-        """True where an affine node makes the base, for these nodes alone."""
-        index, readers = self.graph.producers.get(base), self.graph.consumers[base]
-        if index is None or self._is_seen(base) or any(reader not in gone for reader in readers):
+        """True where a layer makes the base, for these nodes alone; scales may lie between."""
+        if self._is_seen(base) or any(reader not in gone for reader in self.graph.consumers[base]):
             return False
-        return operator(self.graph.nodes[index]) in AFFINE
+        index = self.graph.producers.get(base)
+        while index is not None and len(self.data[index]) == 1:
+            kind = self.graph.nodes[index].op_type
+            if kind in self.skip:
+                return False
+            if operator(self.graph.nodes[index]) in _LAYERS:
+                return True
+            (name,) = self.data[index]
+            if kind not in _SCALING_LAYERS or self.graph.only_reader(name) != index:
+                return False
+            index = self.graph.producers.get(name)
+        return False
 
     def _is_taken_in_behind(self, target: str) -> bool:
-        """True where affine nodes alone read the target; a shift may be lost on their borders."""
-        if self._is_seen(target):
-            return False
-        return all(
-            operator(self.graph.nodes[index]) in AFFINE and self.data[index] == (target,)
-            for index in self.graph.consumers.get(target, ())
+        """True where layers alone read the target; a shift may be lost on their borders."""
+        readers = self.graph.consumers.get(target, ())
+        return not self._is_seen(target) and all(
+            operator(self.graph.nodes[index]) in _LAYERS | _WITHOUT_SHIFT
+            and self.graph.nodes[index].op_type not in self.skip
+            and self.data[index] == (target,)
+            for index in readers
         )
 
 

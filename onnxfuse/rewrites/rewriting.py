@@ -71,7 +71,7 @@ class _Search:
             for index, node in enumerate(graph.nodes)
         ]
         self._data = [graph.data(index) for index in range(len(graph.nodes))]
-        self._prices = Prices(graph, self._data)
+        self._prices = Prices(graph, self._data, skip)
         self._functions: dict[str, Functions] = {}
 
     def best(self, last: int) -> Match | None:

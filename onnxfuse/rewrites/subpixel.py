@@ -30,6 +30,7 @@ import onnx
 from onnx import TensorProto
 
 from onnxfuse import cost
+from onnxfuse.affine import Refusal
 from onnxfuse.fold import Fold, Outcome
 from onnxfuse.graph import Array, Graph
 from onnxfuse.lift.site import Site, View
@@ -39,7 +40,9 @@ from onnxfuse.rewrites.proving import Replacement, certify_equal, put_in
 
 _IMAGE = View.image(4)
 _PASSES = 3  # over an image that is written, scattered into place and read again
-_LARGEST_WEIGHT = 1 << 20
+_MARGIN = 1.5  # where it began to be faster when measured
+_LARGEST_WEIGHT = 1 << 16  # entries
+_LONGEST = 24
 _PROBE_SIZES = ((1, 1, 1), (2, 2, 3))  # N, H, W
 
 
@@ -80,18 +83,20 @@ def delay_shuffles(graph: Graph, skip: frozenset[str]) -> Outcome:
     """
     if not graph.takes_initializers:
         return Outcome()
-    folds: list[Fold] = []
+    outcome = Outcome()
     taken: set[int] = set()
     for index, node in enumerate(graph.nodes):
-        if operator(node) == "ConvTranspose" and index not in taken:
-            chain = _chain(graph, index, skip)
-            if chain is not None:
-                taken.update(chain.nodes)
-                folds.append(_replaced(graph, chain))
-    types = {w.outputs[0]: graph.type(fold.target) for fold in folds for w in fold.after[-1:]}
-    graph.types = {**graph.types, **types}
-    graph.commit(prune=bool(folds))
-    return Outcome(folds)
+        chain = None if index in taken else _chain(graph, index, skip)
+        if chain is None:
+            continue
+        made = _replaced(graph, chain)
+        if isinstance(made, Refusal):
+            outcome.refusals.append((node.name or node.output[0], node.op_type, made.reason))
+        else:
+            taken.update(chain.nodes)
+            outcome.folds.append(made)
+    graph.commit(prune=bool(outcome.folds))
+    return outcome
 
 
 def _chain(graph: Graph, first: int, skip: frozenset[str]) -> _Chain | None:
@@ -99,9 +104,11 @@ def _chain(graph: Graph, first: int, skip: frozenset[str]) -> _Chain | None:
     nodes: list[int] = []
     maps: list[_Map] = []
     best: _Chain | None = None
-    index: int | None = first
+    index: int | None = first if operator(graph.nodes[first]) == "ConvTranspose" else None
     while index is not None and graph.nodes[index].op_type not in skip:
         found = _map(graph, index)
+        if len(nodes) == _LONGEST or (found is not None and not maps and found.block == 1):
+            break
         if found is not None:
             if maps and maps[-1].weight.shape[2] != found.weight.shape[3]:
                 break
@@ -112,7 +119,7 @@ def _chain(graph: Graph, first: int, skip: frozenset[str]) -> _Chain | None:
         if len(maps) > 1 and _saved(maps) > 0:
             best = _Chain(tuple(nodes), tuple(maps))
         index = graph.only_reader(graph.nodes[index].output[0])
-    return best if maps and maps[0].block > 1 else None
+    return best
 
 
 def _map(graph: Graph, index: int) -> _Map | None:
@@ -155,17 +162,17 @@ def _map(graph: Graph, index: int) -> _Map | None:
 
 def _saved(maps: list[_Map]) -> float:
     """Nanoseconds that a chain saves for every pixel in front of it."""
-    saved, block = 0.0, 1
+    saved, zeros, block = 0.0, 0, 1
     for one in maps:
         outputs, inputs = one.weight.shape[2:]
-        zeros = (block**2 - 1) * block**2 * inputs * one.block**2 * outputs
-        saved -= cost.DENSE_MAC * zeros
+        zeros += (block**2 - 1) * block**2 * inputs * one.block**2 * outputs
         block *= one.block
         if block**4 * inputs * outputs // one.block**2 > _LARGEST_WEIGHT:
             return 0.0
         if one is not maps[-1]:
             saved += _moved(block**2 * outputs)
-    return saved - _moved(block**2 * maps[-1].weight.shape[2])
+    spent = cost.DENSE_MAC * zeros + _moved(block**2 * maps[-1].weight.shape[2])
+    return saved - _MARGIN * spent
 
 
 def _moved(elements: int) -> float:
@@ -175,7 +182,7 @@ def _moved(elements: int) -> float:
 # Making it -------------------------------------------------------------------------------------
 
 
-def _replaced(graph: Graph, chain: _Chain) -> Fold:
+def _replaced(graph: Graph, chain: _Chain) -> Fold | Refusal:
     """Puts pointwise Convs, what lies between them and a DepthToSpace in the place of a chain."""
     target = graph.nodes[chain.nodes[-1]].output[0]
     name = source = graph.nodes[chain.nodes[0]].input[0]
@@ -220,6 +227,8 @@ def _replaced(graph: Graph, chain: _Chain) -> Fold:
     )
     channels = chain.maps[0].weight.shape[3]
     certificate = certify_equal(graph, replacement, _probes(source, channels))
+    if isinstance(certificate, Refusal):
+        return certificate
     return put_in(graph, replacement, certificate)
 
 

@@ -281,6 +281,50 @@ def test_refuses_what_overflows_where_the_steps_do_not():
     assert NOT_EXACT_ENOUGH in {refusal.reason for refusal in report.refusals}
 
 
+@pytest.mark.parametrize("least", [1e-12, 1e-20, 1e-30])
+def test_refuses_to_lose_a_bound_that_keeps_from_zero(least):
+    b = Builder()
+    x = b.op("Abs", b.input("n", C, "h", "w"))
+    y = b.op("Div", clip(b, shifted(b, b.op("Neg", x), 3), least, 6), b.constant(6.0))
+    folded = optimized(b.model(b.op("Log", y)), *SIZES)
+    assert "HardSigmoid" not in folded.ops
+    b = Builder()
+    y = clip(b, b.op("HardSigmoid", b.input("n", C, "h", "w")), least, 1)
+    assert optimized(b.model(b.op("Log", y)), *SIZES).ops["Clip"] == 1
+
+
+@pytest.mark.parametrize("low", [20.0, 100.0])
+def test_refuses_a_hard_sigmoid_far_from_zero(low):
+    """x - 100 has all digits that are left of x; x / 6 - 100 / 6 has not."""
+    b = Builder()
+    y = clip(b, b.op("Sub", b.input("n", C, "h", "w"), b.constant(low)), 0, 6)
+    folded = optimized(b.model(b.op("Div", y, b.constant(6.0))), *SIZES)
+    assert folded.ops == {"Sub": 1, "HardSigmoid": 1}
+
+
+def test_refuses_powers_that_are_computed():
+    b = Builder()
+    x = b.op("Relu", b.input("n", C, "h", "w"))
+    refused(b, b.op("Relu", b.op("Pow", x, b.input(name="k", elem_type=TensorProto.INT64))))
+
+
+@pytest.mark.parametrize("layer", ["Add", "Concat", "GlobalAveragePool"])
+def test_refuses_a_shift_that_no_layer_takes(layer):
+    """1 + hard_sigmoid(x) is no clipped sum, which would take a node more."""
+    b = Builder()
+    names = "x" if layer == "GlobalAveragePool" else "xz"
+    operands = [b.op("Abs", b.input("n", C, "h", "w", name=name)) for name in names]
+    y = b.op(layer, *operands, **({"axis": 0} if layer == "Concat" else {}))
+    refused(b, shifted(b, b.op("HardSigmoid", y, alpha=0.2, beta=0.5), 1))
+
+
+def test_refuses_a_shift_for_a_layer_that_is_skipped():
+    b = Builder()
+    x = b.conv(b.input("n", 3, "h", "w"), 3, C)
+    y = shifted(b, b.op("HardSigmoid", x, alpha=0.2, beta=0.5), 1)
+    refused(b, b.op("MaxPool", y, kernel_shape=[1, 1]), skip=["Conv"])
+
+
 def test_refuses_bounds_that_are_too_deep_a_function():
     b = Builder()
     x = b.op("Abs", b.input("n", C, "h", "w"))

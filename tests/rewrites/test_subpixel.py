@@ -35,20 +35,25 @@ def end(b: Builder, x: str) -> str:
 
 
 @pytest.mark.parametrize("opset", [7, 11, 13, 18, 22])
-@pytest.mark.parametrize(
-    ("sizes", "middle", "outputs"), [((2, 2), 24, 1), ((2, 2), 32, 2), ((3, 2), 64, 1)]
-)
-def test_two_in_a_row(opset, sizes, middle, outputs):
+@pytest.mark.parametrize(("middle", "bias"), [(16, True), (24, False), (64, True)])
+def test_two_in_a_row(opset, middle, bias):
     b = Builder(opset)
-    first, second = sizes
-    y = b.op("Relu", enlarged(b, start(b), C, middle, first))
-    y = end(b, b.op("Sigmoid", enlarged(b, y, middle, outputs, second, bias=outputs > 1)))
+    y = b.op("Relu", enlarged(b, start(b), C, middle))
+    y = end(b, b.op("Sigmoid", enlarged(b, y, middle, 1, bias=bias)))
     folded = optimized(b.model(y), *SIZES)
     expected = {"MaxPool": 2, "Conv": 2, "Relu": 1, "Sigmoid": 1, "DepthToSpace": 1}
     assert folded.ops == expected
     (fold,) = folded.report.folds
     assert fold.certificate.error < 1e-14
-    assert folded.node("DepthToSpace").attribute[0].i == first * second
+    assert folded.node("DepthToSpace").attribute[0].i == 4
+
+
+def test_a_larger_block_in_front_of_a_pointwise_layer():
+    b = Builder()
+    y = b.op("Relu", enlarged(b, start(b), C, 32, 3))
+    folded = optimized(b.model(end(b, b.conv(y, 32, 1, (1, 1)))), *SIZES)
+    assert folded.ops == {"MaxPool": 2, "Conv": 2, "Relu": 1, "DepthToSpace": 1}
+    assert folded.node("DepthToSpace").attribute[0].i == 3
 
 
 def test_pointwise_layers_in_between():
@@ -251,6 +256,25 @@ def test_refuses_types_without_depth_to_space(kind):
 def test_refuses_numbers_for_each_channel():
     b = Builder()
     y = b.op("PRelu", enlarged(b, start(b), C, 24), b.random(24, 1, 1))
+    refused(b, enlarged(b, y, 24, 1))
+
+
+@pytest.mark.parametrize("op", ["Log", "Reciprocal"])
+def test_refuses_what_makes_no_numbers_of_a_probe(op):
+    b = Builder()
+    y = b.op(op, b.op("Relu", enlarged(b, start(b), C, 24)))
+    model = b.model(end(b, enlarged(b, y, 24, 1)))
+    result = onnxfuse.optimize(model)
+    assert list(result.model.graph.node) == list(model.graph.node)
+    assert "it cannot be certified: it makes what is no number" in {
+        refusal.reason for refusal in result.report.refusals
+    }
+
+
+def test_refuses_powers_that_are_computed():
+    b = Builder()
+    k = b.input(24, 2, 2, name="k", elem_type=TensorProto.INT64)
+    y = b.op("Pow", enlarged(b, start(b), C, 24), k)
     refused(b, enlarged(b, y, 24, 1))
 
 
