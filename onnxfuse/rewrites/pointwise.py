@@ -190,7 +190,7 @@ def is_pointwise(graph: Graph, index: int) -> bool:
     node = graph.nodes[index]
     known = OPERATORS.get(operator(node))
     data = graph.data(index)
-    if known is None or not data or len(node.output) != 1:
+    if known is None or len(node.output) != 1:
         return False
     least, most = known.inputs
     given = [name for name in node.input if name]
@@ -199,7 +199,7 @@ def is_pointwise(graph: Graph, index: int) -> bool:
         return False
     if not all(name in data or graph.is_constant(name) for name in given):
         return False  # it reads integers that are computed
-    lowest = max(graph.type(name).rank or 0 for name in data)
+    lowest = max((graph.type(name).rank or 0 for name in data), default=0)
     return all(
         _is_number(graph, name, min(lowest, _HIGHEST_RANK))
         for name in given

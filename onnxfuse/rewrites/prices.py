@@ -14,7 +14,6 @@ SCALING = _FACTORS | {"Add", "Sub"}
 """Elementwise operators that scale and shift, where one of their inputs is constant."""
 _LAYERS = frozenset({"Conv", "ConvTranspose"})
 _WITHOUT_SHIFT = frozenset({"BatchNormalization", "Gemm", "MatMul"})
-_SCALING_LAYERS = SCALING | {"BatchNormalization"}
 
 
 @dataclass(frozen=True)
@@ -83,28 +82,18 @@ class Prices:
         return found
 
     def _is_taken_in_front(self, base: str, gone: Sequence[int]) -> bool:
-        """True where a layer makes the base, for these nodes alone; scales may lie between."""
+        """True where a layer makes the base, for these nodes alone."""
         if self._is_seen(base) or any(reader not in gone for reader in self.graph.consumers[base]):
             return False
         index = self.graph.producers.get(base)
-        while index is not None and len(self.data[index]) == 1:
-            kind = self.graph.nodes[index].op_type
-            if kind in self.skip:
-                return False
-            if operator(self.graph.nodes[index]) in _LAYERS:
-                return True
-            (name,) = self.data[index]
-            if kind not in _SCALING_LAYERS or self.graph.only_reader(name) != index:
-                return False
-            index = self.graph.producers.get(name)
-        return False
+        node = None if index is None else self.graph.nodes[index]
+        return node is not None and operator(node) in _LAYERS - self.skip
 
     def _is_taken_in_behind(self, target: str) -> bool:
         """True where layers alone read the target; a shift may be lost on their borders."""
         readers = self.graph.consumers.get(target, ())
         return not self._is_seen(target) and all(
-            operator(self.graph.nodes[index]) in _LAYERS | _WITHOUT_SHIFT
-            and self.graph.nodes[index].op_type not in self.skip
+            operator(self.graph.nodes[index]) in (_LAYERS | _WITHOUT_SHIFT) - self.skip
             and self.data[index] == (target,)
             for index in readers
         )

@@ -77,14 +77,12 @@ class _Search:
     def best(self, last: int) -> Match | None:
         """The recipe for a node's output that saves most, from the farthest tensor with any."""
         graph = self.graph
-        inside = self._above(last)
-        if not inside:
-            return None
         target = graph.nodes[last].output[0]
         kind = graph.type(target).elem_type
         if kind not in _TYPES:
             return None
         roundoff, _ = precision(onnx.helper.tensor_dtype_to_np_dtype(kind))
+        inside = self._above(last)
         for base in self._bases(inside):
             between = self._between(base, last, inside)
             gone = self._prices.gone(last, between)

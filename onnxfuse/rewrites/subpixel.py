@@ -116,7 +116,7 @@ def _chain(graph: Graph, first: int, skip: frozenset[str]) -> _Chain | None:
         elif not maps or not is_pointwise(graph, index) or len(graph.data(index)) != 1:
             break
         nodes.append(index)
-        if len(maps) > 1 and _saved(maps) > 0:
+        if found is not None and len(maps) > 1 and _saved(maps) > 0:
             best = _Chain(tuple(nodes), tuple(maps))
         index = graph.only_reader(graph.nodes[index].output[0])
     return best

@@ -255,7 +255,7 @@ def test_refuses_types_without_depth_to_space(kind):
 
 def test_refuses_numbers_for_each_channel():
     b = Builder()
-    y = b.op("PRelu", enlarged(b, start(b), C, 24), b.random(24, 1, 1))
+    y = b.op("PRelu", enlarged(b, start(b), C, 24), b.random(1, 24, 1, 1))
     refused(b, enlarged(b, y, 24, 1))
 
 
