@@ -246,8 +246,7 @@ class _Finder:
     def _is_eligible(self, index: int, node: onnx.NodeProto, skip: frozenset[str]) -> bool:
         if not operator(node) or node.op_type in skip or not node.output:
             return False
-        inside = node.output[0] in self._inside
-        if not inside and node.op_type not in RULES:
+        if node.output[0] not in self._inside and node.op_type not in RULES:
             return False
         if self.graph.type(node.output[0]).elem_type not in FLOAT_TYPES:
             return False
@@ -370,7 +369,7 @@ class _Finder:
         if operator(node) != "Transpose":
             return
         order, behind = order_of(self.graph, node), self._views.get(self._find(node.output[0]))
-        if order is None or behind is None or behind:
+        if order is None or behind != []:
             return
         for view in self._views.get(self._find(node.input[0]), ()):
             if len(order) == view.rank > 2 and order[1] == view.axis:
