@@ -87,7 +87,7 @@ def test_random_activations_compute_the_same(model):
     check(model)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @given(models())
 @settings(max_examples=500, **CALM)
 def test_many_random_activations_compute_the_same(model):
