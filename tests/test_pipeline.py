@@ -78,13 +78,3 @@ def test_what_is_trained_keeps_its_name():
     assert operators(result) == {"Relu": 2, "Conv": 1}
     assert result.model.training_info == model.training_info
     assert weight in [tensor.name for tensor in result.model.graph.initializer]
-
-
-def test_nodes_that_are_assigned_to_devices_stay_apart():
-    model = conv_and_norm()
-    model.ir_version = 11
-    for stage, node in enumerate(model.graph.node[1:3]):
-        node.device_configurations.add(configuration_id="two", pipeline_stage=stage)
-    result = onnxfuse.optimize(model)
-    assert list(result.model.graph.node) == list(model.graph.node)
-    assert "it is assigned to devices" in {r.reason for r in result.report.refusals}
