@@ -15,7 +15,8 @@ from onnxfuse.fold import Fold
 from onnxfuse.graph import Array, Graph
 from onnxfuse.rewrites.activations import NOTHING, Line, Recipe
 from onnxfuse.rewrites.polynomial import Polynomial
-from onnxfuse.rewrites.proving import Replacement, certify_alike, put_in
+from onnxfuse.rewrites.proofs import Proofs
+from onnxfuse.rewrites.proving import Reals, Replacement, put_in
 
 _PROBES = 256
 _REACHES = (1.0, 10.0, 600.0)
@@ -45,7 +46,7 @@ class Match:
     saved: int
 
 
-def replaced(graph: Graph, match: Match) -> Fold | Refusal:
+def replaced(graph: Graph, match: Match, proofs: Proofs) -> Fold | Refusal:
     """Puts a recipe in the place of the nodes.
 
     It is as exact as the nodes, in float64 and in the model's type (see `certify_alike`): no number
@@ -54,6 +55,7 @@ def replaced(graph: Graph, match: Match) -> Fold | Refusal:
     Args:
         graph: The graph; changed, not committed.
         match: The recipe, and what it is for.
+        proofs: Those there are; this one is added.
     """
     dtype = onnx.helper.tensor_dtype_to_np_dtype(graph.type(match.target).elem_type)
     maker = _made(graph, match, dtype)
@@ -68,7 +70,7 @@ def replaced(graph: Graph, match: Match) -> Fold | Refusal:
         nodes=maker.nodes,
         constants=maker.constants,
     )
-    certificate = certify_alike(graph, replacement, _probe(match, dtype), dtype)
+    certificate = proofs.certify(graph, replacement, _probe(match.function, dtype))
     if isinstance(certificate, Refusal):
         return certificate
     return put_in(graph, replacement, certificate)
@@ -121,12 +123,12 @@ class _Maker:
         return name
 
 
-def _probe(match: Match, dtype: np.dtype[np.floating[Any]]) -> Array:
+def _probe(function: Polynomial, dtype: np.dtype[np.floating[Any]]) -> Reals:
     """Numbers of a type: near zero, where the function bends, far away, and of every size."""
-    rng = np.random.default_rng(zlib.crc32(match.target.encode()))
+    rng = np.random.default_rng(zlib.crc32(function.key.encode()))
     most = np.log(float(np.finfo(dtype).max))
     sizes = np.exp(rng.uniform(np.log(_LEAST_PROBE), most, _PROBES))
-    bends = np.array(sorted({0.0, *match.function.bends}))
+    bends = np.array(sorted({0.0, *function.bends}))
     beside = bends * (1.0 + 0.01 * rng.standard_normal((_PROBES // 8, 1)))
     spread = [rng.uniform(-reach, reach, _PROBES) for reach in _REACHES]
     values = np.concatenate([bends, beside.ravel(), sizes, -sizes, *spread])

@@ -165,6 +165,7 @@ X = Polynomial((((Atom("x"),), 1.0),))
 """The variable."""
 
 
+@lru_cache(maxsize=1 << 12)
 def clamp(p: Polynomial, low: float, high: float) -> Polynomial:
     """min(max(p, low), high); either bound may be infinite.
 

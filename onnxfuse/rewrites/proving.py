@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from onnxfuse.affine import Refusal
 from onnxfuse.certify import TOLERANCE, Certificate
@@ -17,6 +18,8 @@ from onnxfuse.graph import Array, Graph
 from onnxfuse.reference import evaluate
 from onnxfuse.reference.call import Tensor
 from onnxfuse.wiring import wiring
+
+Reals = NDArray[np.floating[Any]]
 
 _ROUNDINGS = 2  # spacings: numbers in it were rounded, on one side or on both
 _NUDGE = 2.0**-50  # of every output, to see how much the roundings of float64 matter
@@ -104,9 +107,7 @@ def certify_equal(
     return Certificate(worst, tuple(shapes))
 
 
-def certify_alike(
-    graph: Graph, replacement: Replacement, x: Array, dtype: np.dtype[np.floating[Any]]
-) -> Certificate | Refusal:
+def certify_alike(graph: Graph, replacement: Replacement, x: Reals) -> Certificate | Refusal:
     """Compares two ways to compute a function of one number, number by number.
 
     1. In float64 they differ by no more than two spacings of the model's type: of the output, and
@@ -121,13 +122,13 @@ def certify_alike(
     Args:
         graph: The graph around the nodes.
         replacement: The replacement; it computes from `source` alone.
-        x: Values of the source, numbers of the model's type.
-        dtype: The model's type.
+        x: Values of the source, in the model's type.
 
     Returns:
         The certificate, or a refusal where they differ by more.
     """
     sides = _Sides(graph, replacement)
+    dtype = x.dtype
     one = np.ones((), dtype)
     spacing = float(np.nextafter(one, one + one)) - 1.0
     wide = x.astype(np.float64)

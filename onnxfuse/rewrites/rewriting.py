@@ -12,6 +12,7 @@ from onnxfuse.rewrites.activations import recipes
 from onnxfuse.rewrites.making import Match, replaced
 from onnxfuse.rewrites.pointwise import Functions, is_pointwise
 from onnxfuse.rewrites.prices import SCALING, Prices
+from onnxfuse.rewrites.proofs import Proofs
 from onnxfuse.rounding import precision
 
 _MOST_NODES = 12
@@ -36,12 +37,12 @@ def recognise_activations(graph: Graph, skip: frozenset[str]) -> Outcome:
     outcome = Outcome()
     if not graph.takes_initializers:
         return outcome
-    search = _Search(graph, skip)
+    search, proofs = _Search(graph, skip), Proofs()
     for index in reversed(range(len(graph.nodes))):
         match = search.best(index)
         if match is None:
             continue
-        made = replaced(graph, match)
+        made = replaced(graph, match, proofs)
         if isinstance(made, Refusal):
             node = graph.nodes[index]
             outcome.refusals.append((node.name or match.target, node.op_type, made.reason))

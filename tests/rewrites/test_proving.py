@@ -11,8 +11,6 @@ from onnxfuse.certify import Certificate
 from onnxfuse.graph import Graph
 from onnxfuse.rewrites.proving import Replacement, certify_alike
 
-FLOAT16 = np.dtype(np.float16)
-
 
 def alike(factor: float) -> Certificate | Refusal:
     """x + 10000 - 10000 in float16, which has no digits there, against a multiple of x."""
@@ -30,7 +28,7 @@ def alike(factor: float) -> Certificate | Refusal:
         nodes=[helper.make_node("Mul", ["x", "a"], ["y"])],
         constants={"a": np.asarray(factor)},
     )
-    return certify_alike(graph, replacement, np.linspace(0.5, 3, 9).astype(FLOAT16), FLOAT16)
+    return certify_alike(graph, replacement, np.linspace(0.5, 3, 9).astype(np.float16))
 
 
 def test_what_is_more_exact_is_alike():
