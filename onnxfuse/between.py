@@ -42,7 +42,7 @@ def between(regions: Regions, target: str, source: str, view: View) -> Between:
         if name == source or index is None or index in plain or index in stretches:
             continue
         probed = regions.probed.get(name)
-        if probed is not None and probed.view == view:
+        if probed is not None and probed.view == view and not _makes(probed, source):
             stretches[index] = probed
             pending.append(probed.stretch.source)
         else:
@@ -67,6 +67,11 @@ def between(regions: Regions, target: str, source: str, view: View) -> Between:
         },
         probed=tuple(stretches.values()),
     )
+
+
+def _makes(probed: Probed, name: str) -> bool:
+    """True for a tensor within a stretch."""
+    return any(name in node.output for node in probed.stretch.affine)
 
 
 def _stand_in(probed: Probed) -> tuple[onnx.NodeProto, ...]:

@@ -239,7 +239,12 @@ def _probe_sizes(term: Term, static: Size | None) -> Iterator[Size]:
         if static is not None and "output_shape" in term.attributes:
             yield static
             return
-        first = [min(k, _LARGEST_WINDOW) + 2 for k in term.kernel]
+        cropped = term.attributes.get("pads", ())
+        assert isinstance(cropped, tuple)
+        first = [
+            min(k, _LARGEST_WINDOW) + 2 + sum(cropped[axis :: len(term.kernel)])
+            for axis, k in enumerate(term.kernel)
+        ]
         for phase in range(2):
             yield tuple(n + phase + axis for axis, n in enumerate(first))
         return

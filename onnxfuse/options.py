@@ -62,8 +62,7 @@ def _read_elsewhere(graph: Graph, name: str, inside: frozenset[str]) -> bool:
     pending, seen = list(graph.consumers.get(name, ())), set[int]()
     while pending:
         index = pending.pop()
-        output = graph.nodes[index].output[0]
-        if output in inside or index in seen:
+        if index in seen or not inside.isdisjoint(graph.nodes[index].output[:1]):
             continue
         seen.add(index)
         if graph.data(index) and operator(graph.nodes[index]) not in _SHAPES:

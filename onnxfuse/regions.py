@@ -274,7 +274,7 @@ class _Finder:
             if self._eligible[index]:
                 root = self._find(node.output[0])
                 number = numbers.setdefault(root, len(numbers))
-                for name in node.output:
+                for name in filter(None, node.output):
                     self.found.component[name] = number
                 views = self._views.setdefault(root, [])
                 found = [own_view(self.graph, node)]

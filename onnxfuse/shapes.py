@@ -32,6 +32,7 @@ _INTEGERS = frozenset({TensorProto.INT32, TensorProto.INT64})
 _HOLDING = _INTEGERS | {TensorProto.FLOAT, TensorProto.DOUBLE}
 _UNKNOWN = TensorType()
 _GENERATED = "unk__"  # what onnx calls the dimensions it knows nothing of
+_FATAL = frozenset({"RegexFullMatch"})  # onnx crashes where the type of its input is not known
 _LONGEST = 1 << 10  # elements of a vector whose values may matter for shapes
 
 
@@ -101,16 +102,19 @@ def _computes_shapes(graph: onnx.GraphProto, facts: dict[str, TensorType]) -> bo
 def _cut_values(graph: onnx.GraphProto, facts: dict[str, TensorType]) -> None:
     """Puts unknown values in place of some that onnx follows, element by element.
 
-    Of vectors that may be long, which takes time, and of what a Cast makes that may not hold an
-    integer: onnx takes it for the same number.
+    Of vectors that may be long, which takes time; of what a Cast makes that may not hold an
+    integer, which onnx takes for the same number; and of integers in rows and columns, which it
+    takes for one row.
     """
     cut: set[str] = set()
     cast = {n for node in graph.node if _is_lossy(node) for n in node.output if n in facts}
     for name in [n for node in graph.node for n in node.output] + [
         t.name for t in graph.initializer
     ]:
-        shape = facts.get(name, _UNKNOWN).shape or ()
-        if len(shape) == 1 and not (isinstance(shape[0], int) and shape[0] <= _LONGEST):
+        kind = facts.get(name, _UNKNOWN)
+        shape = kind.shape or ()
+        is_long = len(shape) == 1 and not (isinstance(shape[0], int) and shape[0] <= _LONGEST)
+        if is_long or (len(shape) > 1 and kind.elem_type in _INTEGERS):
             cut.add(name)
     for node in graph.node:
         for index, name in enumerate(node.output):
@@ -120,8 +124,9 @@ def _cut_values(graph: onnx.GraphProto, facts: dict[str, TensorType]) -> None:
             _cut_values(body, facts)
     _drop(graph.initializer, cut)
     for name in sorted(cut | cast):
-        kind, dims = facts[name].elem_type, (None,) if name in cut else facts[name].shape
-        graph.value_info.append(onnx.helper.make_tensor_value_info(name, kind, dims))
+        fact = facts[name]
+        dims = (None,) if name in cut and fact.rank == 1 else fact.shape
+        graph.value_info.append(onnx.helper.make_tensor_value_info(name, fact.elem_type, dims))
     for info in graph.input:
         dims = info.type.tensor_type.shape.dim
         if len(dims) == 1 and dims[0].dim_value > _LONGEST:
@@ -158,7 +163,7 @@ def _undeclared(
         local: dict[str, TensorType] = {}
         kept: dict[str, onnx.ValueInfoProto | None] = {}
         for node in graph.node:
-            if node.domain not in versions:
+            if node.domain not in versions or node.op_type in _FATAL:
                 node.domain = ASIDE
             domain = "" if node.domain == "ai.onnx" else node.domain
             typed = _is_typed(node.op_type, versions.get(domain, 1), domain)
@@ -254,6 +259,8 @@ def _filled(fact: TensorType, other: TensorType, *, numbers: bool) -> TensorType
     elem_type = fact.elem_type or other.elem_type
     if fact.shape is None or other.shape is None:
         return TensorType(elem_type, other.shape if fact.shape is None else fact.shape)
+    if len(fact.shape) != len(other.shape):
+        return TensorType(elem_type, fact.shape)
     pairs = zip(fact.shape, other.shape, strict=True)
     dims = (
         b if _is_open(a) and not _is_open(b) and (numbers or isinstance(b, str)) else a

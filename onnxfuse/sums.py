@@ -96,9 +96,9 @@ def _best_group(regions: Regions, tree: _Tree) -> tuple[str, ...] | None:
             maps.setdefault(candidate.source, {})[term] = candidate
     best: tuple[int, tuple[str, ...] | None] = (0, None)
     for source, branches in maps.items():
-        group = tuple(name for name in tree.terms if name in branches)
-        if len(group) < 2 or len(group) == len(tree.terms):
+        if not 2 <= len(branches) < len(tree.terms):
             continue
+        group = tuple(name for name in tree.terms if name in branches)
         gain = _gain(regions, source, [branches[name] for name in group])
         best = max(best, (gain, group), key=lambda pair: pair[0])
     chosen = best[1]

@@ -54,7 +54,8 @@ class _Walk:
             if not operator(node) or not node.output:
                 continue
             follow = _LISTS.get(node.op_type)
-            if follow is not None and (listed := follow(self, node)) is not None:
+            listed = None if follow is None else follow(self, node)
+            if listed is not None and self.graph.type(node.output[0]).rank in (0, 1):
                 self.lists[node.output[0]] = listed[:_MAX_INTEGERS]
             shape = self._shape(node)
             if shape is not None:
@@ -132,11 +133,11 @@ class _Walk:
     # Lists of sizes ----------------------------------------------------------------------------
 
     def _list(self, name: str) -> Shape | None:
-        """The values of an integer tensor, flattened: constants as numbers, sizes as they are."""
+        """The values of an integer or of several in a row: constants, and sizes as they are."""
         if name in self.lists:
             return self.lists[name]
         shape = self.graph.constant_shape(name)
-        if shape is None or math.prod(shape) > _MAX_INTEGERS:
+        if shape is None or len(shape) > 1 or math.prod(shape) > _MAX_INTEGERS:
             return None
         value = self.graph.constant(name)
         if value is None or value.dtype.kind not in "iu":

@@ -7,6 +7,7 @@ from onnxfuse.graph import Graph
 from onnxfuse.shapes import infer_types
 from onnxfuse.symbols import completed_types
 from tests.lift.building import Builder
+from tests.lift.comparing import optimized
 
 
 def shapes(b, *names):
@@ -106,3 +107,38 @@ def test_a_size_is_the_same_in_a_type_that_holds_it(to, size):
     n = b.op("Cast", b.op("Cast", n, to=to), to=TensorProto.INT64)
     (shape,) = shapes(b, b.op("Reshape", x, b.op("Concat", n, b.constant([4, 48]), axis=0)))
     assert (shape[0] if shape and shape[0] == "n" else None) == size
+
+
+@pytest.mark.parametrize("cut", ["Slice", "Gather", "Split"])
+def test_sizes_in_rows_and_columns_are_not_followed(cut):
+    """[[n, 4], [5, 6]], of which the second column is (4, 6)."""
+    b = Builder()
+    x, other = b.input("n", 4, 5, 6), b.input("n", 24, name="z")
+    shape = b.op("Shape", x)
+    table = b.op("Reshape", shape, b.constant([2, 2]))
+    if cut == "Slice":
+        column = b.op("Slice", table, b.constant([1]), b.constant([3]), b.constant([1]))
+    elif cut == "Gather":
+        column = b.op("Gather", table, b.constant([1]), axis=1)
+    else:
+        column = b.ops("Split", table, b.constant([1, 1]), outputs=2, axis=1)[1]
+    column = b.op("Squeeze", column, b.constant([1]))
+    target = b.op("Concat", b.op("Gather", shape, b.constant([0])), column, axis=0)
+    (found,) = shapes(b, b.op("Reshape", other, target))
+    real = (None, 4, 6)
+    assert found is None or all(
+        not isinstance(d, int) or d == r for d, r in zip(found, real, strict=True)
+    )
+
+
+def test_rows_and_columns_do_not_decide_about_padding():
+    """SAME padding by a width that was read off the wrong way once moved the kernel."""
+    b = Builder()
+    x, other = b.input("n", 4, 5, 6), b.input("n", 24, name="z")
+    shape = b.op("Shape", x)
+    table = b.op("Reshape", shape, b.constant([2, 2]))
+    column = b.op("Slice", table, b.constant([1]), b.constant([3]), b.constant([1]))
+    column = b.op("Squeeze", column, b.constant([1]))
+    target = b.op("Concat", b.op("Gather", shape, b.constant([0])), column, axis=0)
+    y = b.conv(b.op("Reshape", other, target), 4, 4, (3,), auto_pad="SAME_UPPER", strides=[2])
+    optimized(b.model(b.batch_norm(y, 4)), {"n": 1}, {"n": 2})

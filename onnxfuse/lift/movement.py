@@ -24,6 +24,9 @@ from onnxfuse.affine import (
 from onnxfuse.lift.convolution import unary
 from onnxfuse.lift.site import Site, Step
 
+MOST_OUTPUTS = 1 << 10
+"""Of a node that is followed: each of its outputs is looked at by itself."""
+
 LARGEST_PADDING = 1000.0
 """Padding with a value v is x - v padded with zeros, plus v: x loses the digits that v has."""
 
@@ -192,6 +195,8 @@ def split(site: Site) -> Step | Refusal:
     if site.axes([site.integer("axis", 0)]) != (site.view.axis,) or channels is None:
         return Refusal("it does not split the channels, or their number is not known")
     outputs = list(site.node.output)
+    if len(outputs) > MOST_OUTPUTS:
+        return Refusal(f"it has more than {MOST_OUTPUTS:,} outputs")
     sizes = site.integer_list("split")
     if site.input(1):
         sizes = site.integers(site.input(1))

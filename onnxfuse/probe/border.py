@@ -35,6 +35,8 @@ def bias_and_outside(frame: Frame, taps: Array, rest: Array) -> tuple[Array, Arr
     if patterns[:, calm].any():
         return Refusal("every output reads beyond its border, and not zeros")
     unknown = [i for i in range(patterns.shape[1]) if i != calm]
+    if not unknown:
+        return Refusal("what it adds depends on the position, as a table of positions does")
     if len(unknown) * out_channels * channels > _MOST_EQUATIONS:
         return Refusal("it pads with other values than zero inside a product over many channels")
     rows = np.concatenate([taps[patterns[:, i]].sum(axis=0).T for i in unknown])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -112,6 +113,8 @@ def _evaluated(
 def _given(
     graph: Graph, stretch: Stretch, shape: Shape, others: Mapping[str, Shape]
 ) -> dict[str, Array]:
+    if max(map(math.prod, others.values()), default=0) > sys.maxsize:
+        raise BeyondMeans("it reads the sizes of a tensor that is too large")
     given = {name: _wide(graph, name) for name in stretch.constants}
     given |= {name: np.broadcast_to(np.zeros(()), other) for name, other in others.items()}
     return given | {stretch.source: np.zeros(shape)}

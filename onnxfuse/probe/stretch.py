@@ -14,6 +14,7 @@ import onnx
 
 from onnxfuse.graph import FLOAT_TYPES, Graph
 from onnxfuse.lift import protected
+from onnxfuse.lift.movement import MOST_OUTPUTS
 from onnxfuse.messages import bodies, operator
 from onnxfuse.probe.linearity import data_inputs
 from onnxfuse.reference import SUPPORTED
@@ -120,6 +121,8 @@ class AffinePart:
     def _enter(self, node: onnx.NodeProto) -> None:
         data = data_inputs(node, self.is_known, self._is_float)
         if data is None or protected(self.graph, node) is not None:
+            return
+        if len(node.output) > MOST_OUTPUTS:
             return
         if any(map(self._is_empty, (*data, *node.output))):
             return

@@ -78,6 +78,8 @@ class _Search:
     def best(self, last: int) -> Match | None:
         """The recipe for a node's output that saves most, from the farthest tensor with any."""
         graph = self.graph
+        if not self._pointwise[last]:
+            return None
         target = graph.nodes[last].output[0]
         kind = graph.type(target).elem_type
         if kind not in _TYPES:
