@@ -25,6 +25,7 @@ from onnxfuse.shapes import INLINE_BYTES, infer_types
 
 _STANDARD = ("", "ai.onnx")
 _ROUNDS = 64
+_LARGEST_INTEGER = int(np.iinfo(np.int64).max)
 
 # The types that ONNX Runtime's Python API takes and returns.
 _RUNNABLE = frozenset(
@@ -35,6 +36,8 @@ _LEFT_ALONE = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"}
     | {"RandomUniformLike", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
 )
+_DIVISIONS = frozenset({"Div", "Mod"})
+_FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE})
 _BOUNDED = frozenset({"Compress", "NonZero", "Unique"})  # no more elements than the input's indices
 _RUNTIME_ERRORS: tuple[type[Exception], ...] = (
     ort_errors.Fail,
@@ -152,7 +155,8 @@ class _Folder:
         if dims is None or not all(isinstance(dim, int) for dim in np.ravel(dims)):
             return None
         if node.op_type == "Size":
-            return np.asarray(math.prod(dims.tolist()), np.int64)
+            count = math.prod(dims.tolist())
+            return np.asarray(count, np.int64) if count <= _LARGEST_INTEGER else None
         return dims.astype(np.int64)
 
     def _dims_read(self, node: onnx.NodeProto) -> NDArray[np.object_] | None:
@@ -217,12 +221,21 @@ class _Folder:
         outputs = [self._types.get(name, TensorType()) for name in node.output if name]
         if any(kind.elem_type not in _RUNNABLE for kind in (*inputs, *outputs)):
             return None
+        if node.op_type in _DIVISIONS and not self._is_safe_divisor(node.input[1]):
+            return None
         if node.op_type in _BOUNDED:
             elements = _elements(inputs[0])
             rows = max(inputs[0].rank or 0, len(outputs))
             return None if elements is None else 8 * elements * rows
         sizes = [_bytes(kind) for kind in outputs]
         return sum(size for size in sizes if size) if None not in sizes else None
+
+    def _is_safe_divisor(self, name: str) -> bool:
+        """False for integers by which a processor may fail to divide: 0, and -1."""
+        if not self.is_known(name):
+            return self._types.get(name, TensorType()).elem_type in _FLOATS
+        value = self.value(name)
+        return value.dtype.kind == "f" or not (np.any(value == 0) or np.any(value + 1 == 0))
 
     def _run(self, indices: Sequence[int]) -> None:
         """Evaluates nodes in one session; when that fails, in halves, to leave out the culprits."""

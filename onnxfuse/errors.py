@@ -1,12 +1,14 @@
 """Exceptions that users of onnxfuse can catch."""
 
+from onnxfuse.printing import printable
+
 
 class OnnxfuseError(Exception):
     """Base class of every error that onnxfuse raises on purpose. Its message is one line."""
 
     def __str__(self) -> str:
         """The message; what names from a file may hold is written as escapes."""
-        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in super().__str__())
+        return printable(super().__str__())
 
 
 class ModelError(OnnxfuseError):

@@ -20,7 +20,7 @@ INLINE_BYTES = 1 << 10
 CARRIERS: dict[str, tuple[str, ...]] = {
     "ModelProto": ("graph", "functions", "training_info"),
     "TrainingInfoProto": ("initialization", "algorithm"),
-    "FunctionProto": ("node",),
+    "FunctionProto": ("node", "attribute_proto"),
     "GraphProto": ("node", "initializer"),
     "NodeProto": ("attribute",),
     "AttributeProto": ("t", "tensors", "g", "graphs"),

@@ -189,6 +189,11 @@ def _undeclared(
         _drop(graph.input if model.ir_version < 4 else graph.initializer, both)
 
     clear(copy.graph)
+    for function in copy.functions:
+        for node in function.node:
+            if node.op_type in _FATAL:
+                node.domain = ASIDE
+        function.opset_import.append(onnx.helper.make_opsetid(ASIDE, 1))
     infer_pools_as_run(copy)
     copy.ir_version = max(copy.ir_version, 4)
     copy.opset_import.append(onnx.helper.make_opsetid(ASIDE, 1))

@@ -22,3 +22,16 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def call(capfd):
+    """Runs the command line in this process; gives its exit code, stdout and stderr."""
+    from onnxfuse.cli import main
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            main.main(args=list(map(str, arguments)), prog_name="onnxfuse")
+        return (stop.value.code or 0, *capfd.readouterr())
+
+    return run

@@ -24,18 +24,6 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def call(capfd):
-    """Runs the command line in this process; gives its exit code, stdout and stderr."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            main.main(args=list(map(str, arguments)), prog_name="onnxfuse")
-        return (stop.value.code or 0, *capfd.readouterr())
-
-    return run
-
-
 def files(folder):
     return sorted(path.name for path in folder.iterdir())
 

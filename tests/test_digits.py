@@ -178,7 +178,7 @@ def test_shipped_model_takes_any_batch(name, shipped_test):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param("three_branch"), pytest.param("dbb", marks=pytest.mark.slow)]
+    "name", [pytest.param("three_branch"), pytest.param("dbb", marks=pytest.mark.nightly)]
 )
 def test_script_writes_what_it_trained(name, tmp_path, capsys):
     train_digits.main([name, "--epochs", "1", "--seeds", "0", "1", "--output", str(tmp_path)])

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -313,3 +315,40 @@ def test_sizes_in_rows_and_columns_are_not_taken_for_one_row():
     given = [integers("zero", 0), numpy_helper.from_array(np.array(-1), "last")]
     kind = infer_types(build(nodes, [value("x", (3, 2))], ["y"], given))["y"]
     assert kind.shape is None or [d for d in kind.shape if isinstance(d, int)] in ([3, 2], [])
+
+
+REGEX = """
+import sys, onnx, onnxfuse
+from onnxfuse.shapes import infer_types
+model = onnx.load(sys.argv[1])
+infer_types(model)
+print(*[node.op_type for node in onnxfuse.optimize(model).model.graph.node])
+"""
+
+
+@pytest.mark.parametrize("in_function", [False, True])
+def test_a_regex_on_an_unknown_type_is_not_shown_to_onnx(tmp_path, in_function):
+    foo = helper.make_node("Foo", ["x"], ["text"], domain="org.example")
+    regex = helper.make_node("RegexFullMatch", ["text"], ["matched"], pattern="a*")
+    negation = helper.make_node("Not", ["matched"], ["y"])
+    inner = [regex]
+    imports = [CUSTOM, helper.make_opsetid("own", 1)]
+    if in_function:
+        inner = [helper.make_node("Own", ["text"], ["matched"], domain="own")]
+    model = build(
+        [foo, *inner, negation],
+        [value("x", ("N", 4))],
+        [value("y", None, BOOL)],
+        opset=20,
+        imports=imports,
+    )
+    if in_function:
+        own = helper.make_opsetid("", 20)
+        model.functions.append(
+            helper.make_function("own", "Own", ["text"], ["matched"], [regex], [own])
+        )
+    onnx.save(model, tmp_path / "net.onnx")
+    command = [sys.executable, "-c", REGEX, tmp_path / "net.onnx"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["Foo", inner[0].op_type, "Not"]

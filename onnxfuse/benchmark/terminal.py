@@ -7,10 +7,10 @@ import math
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from onnxfuse.benchmark.result import BenchResult, Interval, Timing
+from onnxfuse.report.markup import escape
 
 MOST_OPERATORS = 12
 

@@ -6,13 +6,17 @@ import gc
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import click
 
 from onnxfuse.errors import CertificateError, OnnxfuseError, ParityError
+from onnxfuse.printing import printable
 
 UNUSABLE, UNPROVED = 2, 3
+_CLICKS_BROKEN_PIPE = 1  # its exit code; commands return theirs
+_LONGEST = 4000  # characters of a message
 
 
 class Group(click.Group):
@@ -42,9 +46,20 @@ class Group(click.Group):
         except OSError as error:  # the outputs of commands are files; this is standard output
             if not isinstance(error, BrokenPipeError):
                 _fail(f"cannot print: {error.strerror}", UNUSABLE)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads on; the last flush is quiet
-            code = 0
+            code = _nobody_reads()
+        except MemoryError:
+            _fail("out of memory", UNUSABLE)
+        except SystemExit as leaving:
+            if leaving.code != _CLICKS_BROKEN_PIPE:
+                raise
+            code = _nobody_reads()
         sys.exit(code or 0)
+
+
+def _nobody_reads() -> int:
+    """Keeps the last flush quiet; the exit code of a program that was stopped by SIGPIPE."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 128 + 13
 
 
 def _stop(number: int, _: object) -> NoReturn:
@@ -53,7 +68,12 @@ def _stop(number: int, _: object) -> NoReturn:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    line = " ".join(message.split())  # and names from a file may hold anything
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-    click.echo(f"onnxfuse: {shown}", err=True)
+    line = printable(_cut(" ".join(message.split())))  # names from a file may hold anything
+    with suppress(OSError):
+        click.echo(f"onnxfuse: {_cut(line)}", err=True)
     sys.exit(code)
+
+
+def _cut(text: str) -> str:
+    half = _LONGEST // 2
+    return text if len(text) <= _LONGEST else f"{text[:half]} .. {text[-half:]}"

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from onnxfuse.errors import ModelError
+from onnxfuse.report.markup import escape
 
 if TYPE_CHECKING:
     from onnxfuse.io import Source
@@ -77,13 +77,12 @@ class Written:
         """
         from onnxfuse import io
 
-        shown = page() if page is not None and self.report is not None else None
-        if self.json_file is not None:
-            io.write_text(report + "\n", self.json_file, *self.inputs)
-        if shown is not None and self.report is not None:
-            io.write_text(shown, self.report, *self.inputs)
-        if self.output is not None:
-            save(self.output)
+        texts = {} if self.json_file is None else {self.json_file: report + "\n"}
+        if page is not None and self.report is not None:
+            texts[self.report] = page()
+        with io.texts_behind(texts, *self.inputs):
+            if self.output is not None:
+                save(self.output)
         if self.to_stdout:
             click.echo(report)
 

@@ -37,7 +37,7 @@ optimization_option = click.option(
 )
 threads_option = click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=1 << 12),
     metavar="N",
     help="Threads within an operator; default: ONNX Runtime's choice.",
 )

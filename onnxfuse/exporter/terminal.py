@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from onnxfuse.exporter.backends import DESCRIPTIONS
 from onnxfuse.exporter.export import ExportResult
+from onnxfuse.report.markup import escape
 from onnxfuse.report.terminal import show
 from onnxfuse.shapes import default_opset
 

@@ -9,6 +9,7 @@ from onnxfuse.io.files import (
     check_data_target,
     check_target,
     data_name,
+    texts_behind,
     write_text,
 )
 from onnxfuse.io.reading import read
@@ -22,6 +23,7 @@ __all__ = [
     "check_target",
     "data_name",
     "read",
+    "texts_behind",
     "write",
     "write_text",
 ]

@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto
 
 from onnxfuse.errors import ModelError
+from onnxfuse.hollow import payload_bytes
 from onnxfuse.messages import bodies
 from onnxfuse.shapes import default_opset
 
@@ -16,6 +17,8 @@ _ELEMENT_TYPES = frozenset(TensorProto.DataType.values())
 _NEWEST_OF_ANY = (1 << 31) - 1  # what onnx can look up
 _DEEPEST_CALLS = 90  # onnx follows a hundred
 _MOST_CALLED = 1_000_000
+_MOST_DIMS = 64  # of an array
+_MOST_BYTES = (1 << 63) - 1
 _Key = tuple[str, str, str]
 
 
@@ -31,7 +34,8 @@ def check_header(model: onnx.ModelProto, weights: Iterable[TensorProto], where: 
         ModelError: One line that begins with `where`.
     """
     opset, newest = default_opset(model), onnx.defs.onnx_opset_version()
-    if not model.HasField("graph") or not model.ir_version:
+    own = [imported for imported in model.opset_import if imported.domain in ("", "ai.onnx")]
+    if not model.HasField("graph") or model.ir_version < 1:
         raise ModelError(f"{where}: not an ONNX model: it has no graph or no ir_version")
     if not model.opset_import:
         raise ModelError(f"{where}: no opset_import, so the operators' meaning is unknown")
@@ -40,6 +44,8 @@ def check_header(model: onnx.ModelProto, weights: Iterable[TensorProto], where: 
             f"{where}: opset {opset}, IR version {model.ir_version}; the installed onnx "
             f"{onnx.__version__} knows up to opset {newest}, IR version {onnx.IR_VERSION}"
         )
+    if len({imported.version for imported in own}) > 1:
+        raise ModelError(f"{where}: imports several versions of ONNX's operators")
     for imported in model.opset_import:
         if not 0 <= imported.version <= _NEWEST_OF_ANY:
             raise ModelError(f"{where}: imports version {imported.version} of a domain")
@@ -48,11 +54,19 @@ def check_header(model: onnx.ModelProto, weights: Iterable[TensorProto], where: 
     if not opset and any(node.domain in ("", "ai.onnx") for node in model.graph.node):
         raise ModelError(f"{where}: uses ONNX operators but imports no version of them")
     for tensor in weights:
+        if len(tensor.dims) > _MOST_DIMS or _span(tensor) > _MOST_BYTES:
+            raise ModelError(f"{where}: tensor '{tensor.name}' is larger than any tensor can be")
         if tensor.data_type not in _ELEMENT_TYPES or min(tensor.dims, default=0) < 0:
             raise ModelError(
                 f"{where}: tensor '{tensor.name}' has element type {tensor.data_type}, "
                 f"dims {list(tensor.dims)}"
             )
+
+
+def _span(tensor: TensorProto) -> int:
+    """Bytes of the tensor; of one without elements, as if there were one along that axis."""
+    bare = TensorProto(data_type=tensor.data_type, dims=[max(dim, 1) for dim in tensor.dims])
+    return payload_bytes(bare)
 
 
 def check_functions(model: onnx.ModelProto, where: str) -> None:

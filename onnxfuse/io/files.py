@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +60,8 @@ def check_target(path: AnyPath, *inputs: AnyPath) -> Path:
     Raises:
         ModelError: It is one of the `inputs`, there is no such folder, or it is no plain file.
     """
+    if "\0" in str(path):
+        raise ModelError(f"{path!r} is no name of a file")
     target = Path(os.path.realpath(path))
     if not os.path.isdir(target.parent):
         raise ModelError(f"{path}: there is no folder {target.parent}")
@@ -98,6 +100,37 @@ def write_text(text: str, path: AnyPath, *inputs: AnyPath) -> None:
     put(path, [(check_target(path, *inputs), [text.encode()])])
 
 
+@contextmanager
+def texts_behind(texts: Mapping[Path, str], *inputs: AnyPath) -> Iterator[None]:
+    """Text files that are there, whole, behind what is done in between; none where that fails.
+
+    Raises:
+        ModelError: As `check_target`, or one of them cannot be written: before anything is done.
+    """
+    with ExitStack() as stack:
+        moves: list[tuple[Path, Path, Path]] = []
+        for path, text in texts.items():
+            target = check_target(path, *inputs)
+            with _told(path):
+                with locked(target):
+                    remove_leftovers(target)
+                file = stack.enter_context(temporary(target, [text.encode()]))
+            moves.append((path, file, target))
+        yield
+        for path, file, target in moves:
+            with _told(path), locked(target):
+                _move([(file, target)])
+
+
+@contextmanager
+def _told(path: AnyPath) -> Iterator[None]:
+    """Says of what the system refuses which file it was for."""
+    try:
+        yield
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be written: {one_line(error)}") from error
+
+
 def put(path: AnyPath, parts: Iterable[tuple[Path, Content]]) -> None:
     """Writes files that appear together, in order, or not at all.
 
@@ -105,17 +138,14 @@ def put(path: AnyPath, parts: Iterable[tuple[Path, Content]]) -> None:
     ever sees it with files that are not its own. Of several runs that write it at the same time,
     each waits with its moves until the moves of another are done.
     """
-    try:
-        with ExitStack() as stack:
-            moves: list[tuple[Path, Path]] = []
-            for target, content in parts:
-                with locked(target):
-                    remove_leftovers(target)
-                moves.append((stack.enter_context(temporary(target, content)), target))
-            with locked(moves[-1][1]):
-                _move(moves)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be written: {one_line(error)}") from error
+    with _told(path), ExitStack() as stack:
+        moves: list[tuple[Path, Path]] = []
+        for target, content in parts:
+            with locked(target):
+                remove_leftovers(target)
+            moves.append((stack.enter_context(temporary(target, content)), target))
+        with locked(moves[-1][1]):
+            _move(moves)
 
 
 def _move(moves: list[tuple[Path, Path]]) -> None:

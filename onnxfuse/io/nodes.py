@@ -12,7 +12,8 @@ import onnx
 from onnx import AttributeProto
 
 from onnxfuse.hollow import HOLDING, Emptied, hollow_into
-from onnxfuse.messages import bodies
+from onnxfuse.io.checks import called
+from onnxfuse.messages import attributes, bodies
 from onnxfuse.shapes import ASIDE, default_opset, schema
 
 
@@ -37,8 +38,22 @@ def check_nodes(model: onnx.ModelProto) -> None:
         found = schema(node.op_type, opset, "")
         if node.domain not in ("", "ai.onnx") or found is None or found.deprecated:
             specimen.domain = ASIDE
+        else:
+            _check_numbers(node)
+    for function in model.functions:
+        for node in function.node:
+            _check_numbers(node)
     imports = [onnx.helper.make_opsetid(*i) for i in (("", max(opset, 1)), (ASIDE, 1))]
     onnx.checker.check_model(onnx.ModelProto(ir_version=8, graph=graph, opset_import=imports))
+
+
+def _check_numbers(node: onnx.NodeProto) -> None:
+    """Checks what onnx does not, and takes for granted when it infers shapes."""
+    given = attributes(node)
+    if node.op_type == "Split" and getattr(given.get("num_outputs"), "i", 0) > len(node.output):
+        raise onnx.checker.ValidationError(f"{called(node)} has fewer outputs than num_outputs")
+    if node.op_type == "GatherND" and getattr(given.get("batch_dims"), "i", 0) < 0:
+        raise onnx.checker.ValidationError(f"{called(node)} has negative batch_dims")
 
 
 def _specimens(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

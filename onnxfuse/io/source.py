@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,6 +87,8 @@ class Source:
         """
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
+        if len(entries) < len(tensor.external_data):
+            raise ModelError(f"{self.name}: tensor '{tensor.name}' says twice where its data is")
         if isinstance(location, bytes):
             raise ModelError(f"{self.name}: the name {location!r} of a data file is not UTF-8")
         what = f"{self.name}: tensor '{tensor.name}' keeps its data in '{location}'"
@@ -101,8 +104,8 @@ class Source:
         needed = payload_bytes(tensor)
         try:
             status = os.stat(real)
-            offset = int(entries.get("offset") or 0)
-            length = int(entries.get("length") or needed)
+            offset = _whole(entries.get("offset") or "0")
+            length = _whole(entries.get("length") or str(needed))
         except (OSError, ValueError) as error:
             raise ModelError(f"{what}, which cannot be read: {one_line(error)}") from error
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
@@ -113,3 +116,10 @@ class Source:
                 f"{offset}, the file has {status.st_size}"
             )
         return real, offset, length
+
+
+def _whole(text: str) -> int:
+    """A number of bytes, as it is written in a model."""
+    if not re.fullmatch(r"-?[0-9]{1,19}", text):
+        raise ValueError(f"{text!r} is no number of bytes")
+    return int(text)

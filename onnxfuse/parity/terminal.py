@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from onnxfuse.parity.result import ULP_BINS, CheckResult, Divergence, OutputParity
+from onnxfuse.report.markup import escape
 
 MAX_ROWS = 40
 MAX_NAMES = 12

@@ -6,11 +6,11 @@ from collections import defaultdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from onnxfuse.certify import Certificate
 from onnxfuse.fold import Fold
+from onnxfuse.report.markup import escape
 from onnxfuse.report.report import Report
 
 MAX_FOLDS = 40

@@ -22,7 +22,7 @@ def parse_sizes(texts: Sequence[str]) -> dict[str, int]:
     """
     sizes: dict[str, int] = {}
     for part in (part for text in texts for part in text.split(",")):
-        match = re.fullmatch(r"\s*(.+?)\s*=\s*(\d+)\s*", part)
+        match = re.fullmatch(r"\s*(.+?)\s*=\s*0*(\d{1,18})\s*", part)
         if match is None:
             raise ModelError(f"size {part!r} is not written as NAME=EXTENT, such as height=224")
         sizes[match[1]] = int(match[2])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import lzma
 import re
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +18,16 @@ from google.protobuf import message as pb
 from onnx import numpy_helper
 
 from onnxfuse.errors import ModelError
+from onnxfuse.hollow import is_external
 from onnxfuse.io.files import content_of, one_line
 from onnxfuse.runtime.feeds import Feeds
 from onnxfuse.runtime.model import Input
+
+_DAMAGE = (
+    *(ArithmeticError, EOFError, LookupError, MemoryError, RuntimeError, TypeError, ValueError),
+    *(SyntaxError, tokenize.TokenError, zipfile.BadZipFile, lzma.LZMAError, zlib.error),
+)
+"""What reading a damaged archive raises: its parts are packed, and begin with text to parse."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +71,11 @@ def _from_npz(path: Path, inputs: Sequence[Input]) -> Feeds:
             if isinstance(archive, np.ndarray):
                 raise ModelError(f"{path}: not an .npz, but a single array: use numpy.savez")
             arrays = {name: archive[name] for name in archive.files}
+            if not all(isinstance(value, np.ndarray) for value in arrays.values()):
+                raise ValueError("something in it is no array")
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {one_line(error)}") from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise ModelError(
             f"{path}: not an .npz of plain arrays, as numpy.savez writes it"
         ) from error
@@ -86,8 +98,14 @@ def _read_pb(path: Path, given: Input) -> Any:
     try:
         data = content_of(path)
         if given.elem_type:
-            return numpy_helper.to_array(onnx.TensorProto.FromString(data))
-        return numpy_helper.to_list(onnx.SequenceProto.FromString(data))
+            tensor = onnx.TensorProto.FromString(data)
+            if is_external(tensor):
+                raise ValueError("its data is in another file")
+            return numpy_helper.to_array(tensor)
+        sequence = onnx.SequenceProto.FromString(data)
+        if any(map(is_external, sequence.tensor_values)):
+            raise ValueError("its data is in another file")
+        return numpy_helper.to_list(sequence)
     except (OSError, pb.DecodeError, ValueError, TypeError, KeyError) as error:
         what = "tensor" if given.elem_type else "sequence"
         raise ModelError(f"{path}: not a {what} of ONNX test data: {one_line(error)}") from error

@@ -1,12 +1,12 @@
 """`onnxfuse bench`: what it prints, writes and refuses."""
 
 import json
+from functools import partial
 
 import pytest
 
 from onnxfuse.benchmark import BenchResult, Interval, Timing
 from onnxfuse.benchmark.terminal import number, show_bench
-from onnxfuse.cli import main
 from tests.benchmark.building import image_net, save
 
 QUICK = ("--rounds", "2", "--warm-up", "0", "--threads", "1")
@@ -23,15 +23,9 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def call(capfd):
-    """Runs the command line in this process; gives its exit code, stdout and stderr."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            main.main(args=["bench", *map(str, arguments)], prog_name="onnxfuse")
-        return (stop.value.code or 0, *capfd.readouterr())
-
-    return run
+def call(call):
+    """Runs `onnxfuse bench`."""
+    return partial(call, "bench")
 
 
 def test_a_table_for_each_batch(folder, call):

@@ -2,12 +2,12 @@
 
 import json
 import sys
+from functools import partial
 
 import onnx
 import pytest
 import torch
 
-from onnxfuse.cli import main
 from tests.exporter.modules import FACTORIES, Block
 
 INPUT = ["--input", "1x4x8x6"]
@@ -27,15 +27,9 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def call(capfd):
-    """Runs the command in this process; gives its exit code, stdout and stderr."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            main.main(args=["export", *map(str, arguments)], prog_name="onnxfuse")
-        return (stop.value.code or 0, *capfd.readouterr())
-
-    return run
+def call(call):
+    """Runs `onnxfuse export`."""
+    return partial(call, "export")
 
 
 def operators(path):

@@ -80,6 +80,8 @@ COUNTED = {
 }
 
 EXAMPLE_SHAPE = (2, 3, 96, 64)
+TAKES_MINUTES = ("acnet_resnet18", "mobileone_s0")
+
 # On feature maps of six pixels the mean over channels, and what is added to it, are a 1x1 Conv.
 LARGER_SHAPES = {"unireplknet_a": (2, 3, 160, 128)}
 DYNAMIC_SHAPES = (EXAMPLE_SHAPE, (1, 3, 64, 80), (3, 3, 48, 64))
@@ -113,14 +115,18 @@ class Case(NamedTuple):
 
         The default run has every export of the smallest network, three each of three others, and
         of the rest one or two by the tracing exporter, which takes no time. Of the large networks
-        CI has one export, of blocks that move data two, which differ in everything, and the
-        nightly run has the others; torch's default exporter alone takes minutes for slices that are
-        assigned to, if dynamic.
+        CI has one export, where that takes less than a minute, of blocks that move data one by each
+        exporter, and the nightly run has the others; torch's default exporter alone takes minutes
+        for large networks if they are dynamic, and for slices that are assigned to. All tests of an
+        export go to one worker.
         """
         if self.name in ("repvgg_b1g4", "mobileone_s1", "unireplknet_a", *MOVING):
             in_ci = (self.form, self.dynamic) == ("script_unfolded", True)
+            in_ci &= self.name not in ("dbb_resnet18", "unireplknet_a")
             in_ci |= self.name in MOVING and (self.form, self.dynamic) == ("dynamo", False)
             return (pytest.mark.slow if in_ci else pytest.mark.nightly,)
+        if (self.form, self.dynamic) == ("dynamo", True) and self.name in TAKES_MINUTES:
+            return (pytest.mark.nightly,)
         if self.name in COUNTED:
             if self.form == "dynamo":
                 in_ci = not self.dynamic and self.name != "qarepvgg_a0"
@@ -133,7 +139,7 @@ class Case(NamedTuple):
 
 
 CASES = [
-    pytest.param(case, id=str(case), marks=case.marks)
+    pytest.param(case, id=str(case), marks=(*case.marks, pytest.mark.xdist_group(str(case))))
     for name in models.ZOO
     for form in FORMS
     for dynamic in (False, True)

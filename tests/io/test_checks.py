@@ -26,6 +26,14 @@ def imports(version, domain="org.example"):
     return build([relu()], imports=[helper.make_opsetid(domain, version)])
 
 
+def own_versions(*imported):
+    """The model with these imports (domain, version) of ONNX's operators, and no others."""
+    model = build([relu()])
+    del model.opset_import[:]
+    model.opset_import.extend(helper.make_opsetid(*pair) for pair in imported)
+    return model
+
+
 def calling(calls):
     """Local functions of domain own, each a row of calls to others; the graph calls the first."""
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
@@ -116,6 +124,21 @@ GRAPHS = {
         build([relu()], weights=[typed_tensor(data_type=FLOAT, dims=[-2])]),
         r"dims \[-2\]",
     ),
+    "more dims than an array has": (
+        build([relu()], weights=[typed_tensor(data_type=FLOAT, dims=[1] * 65, raw_data=bytes(4))]),
+        "'w' is larger than any tensor can be",
+    ),
+    "more bytes than an array has, but for an empty axis": (
+        build([relu()], weights=[typed_tensor(data_type=FLOAT, dims=[0, 2**62, 2**62])]),
+        "'w' is larger than any tensor can be",
+    ),
+    "more bytes than an array has": (
+        build([relu()], weights=[typed_tensor(data_type=FLOAT, dims=[2**31, 2**30])]),
+        "'w' is larger than any tensor can be",
+    ),
+    "IR version below zero": (build([relu()], ir_version=-5), "no graph or no ir_version"),
+    "two versions of one domain": (own_versions(("", 17), ("", 13)), "several versions"),
+    "two versions under two names": (own_versions(("", 17), ("ai.onnx", 18)), "several versions"),
 }
 
 
@@ -152,6 +175,10 @@ def nameless():
 
 ACCEPTED = {
     "the last version that can be looked up": imports(2**31 - 1),
+    "one version twice": own_versions(("", 17), ("ai.onnx", 17), ("", 17)),
+    "as many dims as an array has": build(
+        [relu()], weights=[typed_tensor(data_type=FLOAT, dims=[1] * 64, raw_data=bytes(4))]
+    ),
     "functions that call others": calling({"F": ["G", "Relu", "G"], "G": ["Relu"]}),
     "contrib operator": build(
         [helper.make_node("Gelu", ["x"], ["y"], domain="com.microsoft")],

@@ -132,6 +132,25 @@ def test_refuses_external_data_that_is_not_there(tmp_path, entries):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("offset", [" 1_0 ", "1e3", "\u0663", "0x10", "+4", "9" * 20])
+def test_refuses_an_offset_that_is_not_written_in_digits(tmp_path, offset):
+    path = external(conv(), tmp_path)
+    point_to(path, offset=offset)
+    with pytest.raises(ModelError, match="is no number of bytes"):
+        io.read(path)
+
+
+@pytest.mark.parametrize("key", ["location", "offset"])
+def test_refuses_what_is_said_twice(tmp_path, key):
+    path = external(conv(), tmp_path)
+    model = onnx.load(path, load_external_data=False)
+    entries = model.graph.initializer[0].external_data
+    entries.append(next(entry for entry in entries if entry.key == key))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="'w' says twice where its data is"):
+        io.read(path)
+
+
 def test_external_data_needs_a_path(tmp_path):
     model = onnx.load(external(conv(), tmp_path), load_external_data=False)
     with pytest.raises(ModelError, match="pass that file's path"):

@@ -127,3 +127,10 @@ def test_options_are_lists_of_names(option, value):
     model = b.model(b.conv(b.input(1, 4, 6, 6), 4, 4, (1, 1)))
     with pytest.raises(onnxfuse.ModelError, match=option):
         onnxfuse.optimize(model, **{option: value})
+
+
+def test_a_split_into_20000_outputs_is_not_followed():
+    b = Builder()
+    parts = b.ops("Split", b.input(1, 20_000, 2, 2), outputs=20_000, axis=1)
+    result = onnxfuse.optimize(b.model(b.op("Sum", *parts)))
+    assert [n.op_type for n in result.model.graph.node] == ["Split", "Sum"]

@@ -1,6 +1,7 @@
 """`onnxfuse check`: exit codes, tables, JSON, one line for what cannot be used."""
 
 import json
+from functools import partial
 
 import numpy as np
 import onnx
@@ -8,7 +9,6 @@ import pytest
 from onnx import numpy_helper
 
 import onnxfuse
-from onnxfuse.cli import main
 from tests.lift.building import Builder, same
 from tests.parity.breaking import bias_off, folded_convs
 
@@ -31,13 +31,9 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def call(capfd):
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            main.main(args=["check", *map(str, arguments)], prog_name="onnxfuse")
-        return (stop.value.code or 0, *capfd.readouterr())
-
-    return run
+def call(call):
+    """Runs `onnxfuse check`."""
+    return partial(call, "check")
 
 
 def test_agreement_is_exit_code_0(folder, call):

@@ -23,14 +23,13 @@ from tests.parity.breaking import (
 FORMS = {"dbb_resnet18": "dynamo", "ecbsr_m4c16": "dynamo"}
 SMALL = {"ecbsr_m4c16": (1, 3, 24, 40)}
 QUICK = ("three_branch",)
-# The blocks of the first three are those of another network; the last takes a minute and a half.
-NIGHTLY = ("repvgg_a0", "repvgg_b1g4", "mobileone_s1", "dbb_resnet18")
+IN_CI = ("dsconv_net", "im2col_net", "rep_detector", "separable_net")  # those of few layers
 
 
 def marks(name):
     if name in QUICK:
         return ()
-    return pytest.mark.nightly if name in NIGHTLY else pytest.mark.slow
+    return pytest.mark.slow if name in IN_CI else pytest.mark.nightly
 
 
 NETWORKS = [pytest.param(name, marks=marks(name)) for name in ZOO]
@@ -142,6 +141,11 @@ def test_right_folds_of_random_weights_agree():
 
 
 @pytest.mark.slow
+def test_right_folds_of_more_random_weights_agree():
+    never_fails(range(20, 60))
+
+
+@pytest.mark.nightly
 @pytest.mark.parametrize("start", range(0, 1000, 250))
 def test_right_folds_of_a_thousand_random_weights_agree(start):
     never_fails(range(start, start + 250))

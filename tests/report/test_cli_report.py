@@ -3,7 +3,6 @@
 import pytest
 
 from onnxfuse import CertificateError, fold
-from onnxfuse.cli import main
 from tests.report.building import two_branches
 from tests.report.reading import read
 
@@ -16,16 +15,6 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "sub").mkdir()
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def call(capfd):
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            main.main(args=list(map(str, arguments)), prog_name="onnxfuse")
-        return (stop.value.code or 0, *capfd.readouterr())
-
-    return run
 
 
 def files(folder):
