@@ -6,29 +6,26 @@ layer would take away the runtime's own, faster fusion.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
 import onnx
 
 from onnxfuse.affine import Refusal
 from onnxfuse.graph import Graph
 from onnxfuse.messages import operator
 
+_MOST_FACTORS = 4
+
 
 def protected(graph: Graph, node: onnx.NodeProto) -> Refusal | None:
     """Why the runtime needs this node where it is, or None."""
     if getattr(node, "device_configurations", ()):
         return Refusal("it is assigned to devices")
-    if operator(node) == "Mul" and _is_gelu_tail(graph, node):
-        return Refusal("part of a GELU that the runtime fuses")
-    if operator(node) == "Mul" and _is_normalized(graph, _data(graph, node)):
-        return Refusal("the scale of a LayerNormalization that the runtime fuses")
-    if operator(node) == "Add":
-        scale = _maker(graph, _data(graph, node))
-        if (
-            scale is not None
-            and operator(scale) == "Mul"
-            and _is_normalized(graph, _data(graph, scale))
-        ):
-            return Refusal("the shift of a LayerNormalization that the runtime fuses")
+    for part, op_type, is_part in PATTERNS:
+        if operator(node) == op_type and is_part(graph, node):
+            return Refusal(f"{part} that the runtime fuses")
     return None
 
 
@@ -54,16 +51,52 @@ def _is_normalized(graph: Graph, name: str) -> bool:
     return root is not None and operator(root) in ("Sqrt", "Pow")
 
 
-def _is_gelu_tail(graph: Graph, node: onnx.NodeProto) -> bool:
-    """0.5 * x * (1 + erf(..)) in any order of its factors, or the tanh form."""
-    pending, seen = [name for name in node.input if name], 0
-    while pending and seen < 8:
+def _is_scale(graph: Graph, node: onnx.NodeProto) -> bool:
+    return _is_normalized(graph, _data(graph, node))
+
+
+def _is_shift(graph: Graph, node: onnx.NodeProto) -> bool:
+    scale = _maker(graph, _data(graph, node))
+    return scale is not None and operator(scale) == "Mul" and _is_scale(graph, scale)
+
+
+def _is_half_of_gelu(graph: Graph, node: onnx.NodeProto) -> bool:
+    """The 0.5 in 0.5 * x * (1 + erf(..)), in any order of its factors; or with tanh."""
+    if not any(_is_number(graph, name, 0.5) for name in node.input):
+        return False
+    last, above = node, graph.only_reader(node.output[0])
+    for _ in range(_MOST_FACTORS):
+        if above is None or operator(graph.nodes[above]) != "Mul":
+            break
+        last, above = graph.nodes[above], graph.only_reader(graph.nodes[above].output[0])
+    pending, seen = list(last.input), 0
+    while pending and seen < 2 * _MOST_FACTORS:
         maker = _maker(graph, pending.pop())
         seen += 1
-        if maker is None:
-            continue
-        if operator(maker) in ("Erf", "Tanh"):
+        if maker is not None and operator(maker) == "Mul":
+            pending.extend(maker.input)
+        elif maker is not None and operator(maker) == "Add" and _is_gate(graph, maker):
             return True
-        if operator(maker) in ("Mul", "Add"):
-            pending.extend(name for name in maker.input if name)
     return False
+
+
+def _is_gate(graph: Graph, node: onnx.NodeProto) -> bool:
+    """1 + erf(..), or with tanh."""
+    bent = _maker(graph, _data(graph, node))
+    one = any(_is_number(graph, name, 1.0) for name in node.input)
+    return one and bent is not None and operator(bent) in ("Erf", "Tanh")
+
+
+def _is_number(graph: Graph, name: str, number: float) -> bool:
+    shape = graph.constant_shape(name)
+    if shape is None or math.prod(shape) != 1:
+        return False
+    return bool(np.all(np.asarray(graph.constant(name)) == number))
+
+
+PATTERNS: Sequence[tuple[str, str, Callable[[Graph, onnx.NodeProto], bool]]] = (
+    ("part of a GELU", "Mul", _is_half_of_gelu),
+    ("the scale of a LayerNormalization", "Mul", _is_scale),
+    ("the shift of a LayerNormalization", "Add", _is_shift),
+)
+"""Parts of what the runtime fuses, each with its operator and how it is known."""

@@ -53,6 +53,13 @@ def mish(x: Tensor) -> Tensor:
     return y
 
 
+def prelu(call: Call) -> Tensor:
+    """PRelu: x where it is positive, the slope times x elsewhere."""
+    x, slope = call.inputs
+    y: Tensor = np.where(x < 0, slope * x, x)
+    return y
+
+
 def gelu(call: Call) -> Tensor:
     """Gelu: x times the normal distribution function at x, or its approximation by tanh."""
     x = call.inputs[0]

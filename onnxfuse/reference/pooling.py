@@ -93,6 +93,13 @@ def _ceil_overhang(
     return overhang
 
 
+def global_max_pool(call: Call) -> Tensor:
+    """GlobalMaxPool: the largest element over all spatial axes."""
+    (x,) = call.inputs
+    largest: Tensor = x.max(tuple(range(2, x.ndim)), keepdims=True)
+    return largest
+
+
 def global_average_pool(call: Call) -> Tensor:
     """GlobalAveragePool: the mean over all spatial axes."""
     (x,) = call.inputs

@@ -10,6 +10,8 @@ from onnxfuse.fold import Outcome
 from onnxfuse.graph import Graph
 from onnxfuse.rewrites.denormals import flush_denormals
 from onnxfuse.rewrites.gates import distribute_gates
+from onnxfuse.rewrites.lines import OPERATORS as MOVING
+from onnxfuse.rewrites.moving import move_lines
 from onnxfuse.rewrites.phases import split_phases
 from onnxfuse.rewrites.pointwise import OPERATORS as ELEMENTWISE
 from onnxfuse.rewrites.rewriting import recognise_activations
@@ -18,9 +20,9 @@ from onnxfuse.rewrites.upsampling import OPERATORS as RESIZING
 
 Rewrite = Callable[[Graph, frozenset[str]], Outcome]
 
-REWRITES: tuple[Rewrite, ...] = (distribute_gates, recognise_activations)
+REWRITES: tuple[Rewrite, ...] = (distribute_gates, recognise_activations, move_lines)
 LAST: tuple[Rewrite, ...] = (split_phases, delay_shuffles)
-OPERATORS = RESIZING | ELEMENTWISE.keys()
+OPERATORS = RESIZING | MOVING | ELEMENTWISE.keys()
 """Operators that they rewrite."""
 
 __all__ = ["LAST", "OPERATORS", "REWRITES", "flush_denormals"]

@@ -68,22 +68,36 @@ class Upsampling(NamedTuple):
 
 
 def upsampling(graph: Graph, index: int) -> Upsampling | None:
-    """The node as an upsampling by even factors, or None."""
+    """The node as an upsampling of images by even factors, or None."""
+    node = graph.nodes[index]
+    found = repeats(graph, index)
+    if found is None or len(found) != 2 or any(f % 2 for f in found):
+        return None
+    given = _given(node)
+    if not all(_repeats(graph, given, f // 2) for f in found):
+        return None
+    return Upsampling(index, node.input[0], (found[0], found[1]), _scales(graph, node, given)[1])
+
+
+def repeats(graph: Graph, index: int) -> tuple[int, ...] | None:
+    """How often a node repeats each pixel, for each spatial axis; None where it does not."""
     node = graph.nodes[index]
     if operator(node) not in OPERATORS:
         return None
-    given = {name: onnx.helper.get_attribute_value(a) for name, a in attributes(node).items()}
+    given = _given(node)
     if "axes" in given or any(given.get(name, usual) != usual for name, usual in _PLAIN.items()):
         return None
-    scales, sizes = _scales(graph, node, given)
-    if scales is None or len(scales) != 4 or any(s.denominator != 1 for s in scales):
+    scales, _ = _scales(graph, node, given)
+    if scales is None or len(scales) < 3 or any(s.denominator != 1 for s in scales):
         return None
     batch, channels, *rest = map(int, scales)
-    if (batch, channels) != (1, 1) or any(f % 2 or not 2 <= f <= _MOST for f in rest):
+    if (batch, channels) != (1, 1) or not all(1 <= f <= _MOST for f in rest):
         return None
-    if not all(_repeats(graph, given, f) and _repeats(graph, given, f // 2) for f in rest):
-        return None
-    return Upsampling(index, node.input[0], (rest[0], rest[1]), sizes)
+    return tuple(rest) if all(_repeats(graph, given, f) for f in rest) else None
+
+
+def _given(node: onnx.NodeProto) -> dict[str, Any]:
+    return {name: onnx.helper.get_attribute_value(a) for name, a in attributes(node).items()}
 
 
 def half(

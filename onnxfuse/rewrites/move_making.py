@@ -1,0 +1,261 @@
+"""Puts a scale and shift elsewhere, with its proof."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnxfuse.affine import Refusal
+from onnxfuse.fold import Fold
+from onnxfuse.graph import Array, Graph, TensorType
+from onnxfuse.messages import attributes
+from onnxfuse.reference import UnsupportedOperator, evaluate
+from onnxfuse.rewrites.lines import Line
+from onnxfuse.rewrites.proving import Replacement, certify_equal, put_in
+from onnxfuse.rounding import precision
+
+_BATCH, _EXTENTS = (2, 3), (5, 4)
+_MOST_VALUES = 1 << 20
+_RESHAPING = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
+
+
+@dataclass(frozen=True)
+class Move:
+    """A way that a line takes.
+
+    Attributes:
+        source: The tensor that the first of the nodes computes on.
+        nodes: By index, in order: its own and those that it moves behind; or in front of.
+        lines: What each of them makes of the line, in the same order; the last where it goes.
+        forward: True where it moves behind them.
+    """
+
+    source: str
+    nodes: tuple[int, ...]
+    lines: tuple[Line, ...]
+    forward: bool
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A move that was made.
+
+    Attributes:
+        fold: What happened.
+        types: What is known of the new tensors.
+    """
+
+    fold: Fold
+    types: Mapping[str, TensorType]
+
+
+def moved(graph: Graph, move: Move) -> Moved | Refusal:
+    """Moves a line; the graph is changed, not committed.
+
+    Args:
+        graph: The graph.
+        move: The way.
+
+    Raises:
+        CertificateError: If the nodes do not agree with those that they replace.
+    """
+    maker = _Maker(graph, move)
+    maker.make()
+    word = "behind" if move.forward else "in front of"
+    passed = ", ".join(graph.nodes[index].op_type for index in maker.passed)
+    replacement = Replacement(
+        kind="a scale and shift",
+        formula=f"scale and shift {word} {passed}",
+        source=move.source,
+        target=maker.target,
+        before=move.nodes,
+        gone=move.nodes,
+        nodes=maker.nodes,
+        constants=maker.constants,
+        exact=maker.exact,
+    )
+    rounded = _rounded_well(maker)
+    if isinstance(rounded, Refusal):
+        return rounded
+    probes = _probes(graph, move)
+    if isinstance(probes, Refusal):
+        return probes
+    certificate = certify_equal(graph, replacement, probes)
+    if isinstance(certificate, Refusal):
+        return certificate
+    return Moved(put_in(graph, replacement, certificate), maker.types)
+
+
+class _Maker:
+    """The nodes of a move.
+
+    Attributes:
+        target: The tensor that they make.
+        passed: The nodes that the line moves past.
+        nodes: Those in their place.
+        constants: The constants that these need, in the model's type.
+        exact: The same in float64.
+        types: What is known of the tensors between them.
+    """
+
+    def __init__(self, graph: Graph, move: Move) -> None:
+        self.graph, self.move = graph, move
+        self.target = graph.nodes[move.nodes[-1]].output[0]
+        self.own = move.nodes[0 if move.forward else -1]
+        self.passed = move.nodes[1:] if move.forward else move.nodes[:-1]
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, Array] = {}
+        self.exact: dict[str, Array] = {}
+        self.types: dict[str, TensorType] = {}
+
+    def make(self) -> None:
+        graph, name = self.graph, self.move.source
+        old = name
+        if self.move.forward:
+            old = graph.nodes[self.own].output[0]
+        else:
+            name = self._line(name, graph.type(name))
+        for index in self.passed:
+            name = self._copy(index, old, name, graph.type(graph.nodes[index].output[0]))
+            old = graph.nodes[index].output[0]
+        if self.move.forward:
+            self._line(name, graph.type(self.target))
+        self.types.pop(self.nodes[-1].output[0])
+        self.nodes[-1].output[0] = self.target
+
+    def _line(self, name: str, kind: TensorType) -> str:
+        first, last = self.move.lines[0], self.move.lines[-1]
+        if last.scale is first.scale and last.is_laid_out_like(first):
+            (old,) = self.graph.data(self.own)
+            return self._copy(self.own, old, name, kind)
+        for op_type, value, nothing in (("Mul", last.scale, 1.0), ("Add", last.shift, 0.0)):
+            if np.any(value != nothing):
+                name = self._with(op_type, name, value, kind)
+        return name
+
+    def _with(self, op_type: str, name: str, value: Array, kind: TensorType) -> str:
+        """Multiplies or adds one value for each channel."""
+        line = self.move.lines[-1]
+        constant = self.graph.unique_name(f"{self.target}/{op_type}_by")
+        shaped = value.reshape(-1, *(1,) * (line.rank - 1 - line.axis))
+        with np.errstate(over="ignore"):
+            self.constants[constant] = shaped.astype(_dtype(kind))
+        self.exact[constant] = shaped
+        made = self._name(op_type, kind)
+        self.nodes.append(onnx.helper.make_node(op_type, [name, constant], [made], name=made))
+        return made
+
+    def _copy(self, index: int, old: str, new: str, kind: TensorType) -> str:
+        node = onnx.NodeProto()
+        node.CopyFrom(self.graph.nodes[index])
+        node.input[:] = [new if given == old else given for given in node.input]
+        node.name = node.output[0] = self._name(node.op_type, kind)
+        self.nodes.append(node)
+        return str(node.name)
+
+    def _name(self, op_type: str, kind: TensorType) -> str:
+        name = self.graph.unique_name(f"{self.target}/{op_type}")
+        self.types[name] = kind
+        return name
+
+
+def _dtype(kind: TensorType) -> np.dtype[np.generic]:
+    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
+
+
+def _rounded_well(maker: _Maker) -> Refusal | None:
+    """Why a constant cannot be written in the model's type, or None."""
+    for name, value in maker.constants.items():
+        exact = np.abs(maker.exact[name])
+        _, smallest = precision(value.dtype)
+        if not np.all(np.isfinite(value)) or np.any((exact > 0) & (exact < smallest)):
+            return Refusal(f"moved, its constants cannot be written in {value.dtype}")
+    return None
+
+
+# Probes ------------------------------------------------------------------------------------------
+
+
+def _probes(graph: Graph, move: Move) -> list[dict[str, Array]] | Refusal:
+    """Random values of everything that the nodes read, of two sizes where they are not known."""
+    try:
+        with np.errstate(all="ignore"):
+            return [_probe(graph, move, *sizes) for sizes in zip(_BATCH, _EXTENTS, strict=True)]
+    except UnsupportedOperator as error:
+        return Refusal(f"it cannot be certified: {error}")
+    except _Unknown as unknown:
+        return Refusal(f"it cannot be certified: {unknown}")
+
+
+class _Unknown(Exception):  # noqa: N818 - named for what it says
+    """Something that a probe needs is not known."""
+
+
+def _probe(graph: Graph, move: Move, batch: int, extent: int) -> dict[str, Array]:
+    rng = np.random.default_rng(zlib.crc32(move.source.encode()))
+    shape = _shape(graph, move, batch, extent + _reach(graph, move))
+    given: dict[str, Array] = {move.source: rng.standard_normal(shape)}
+    name, values = move.source, dict(given)
+    for index in move.nodes:
+        node = graph.nodes[index]
+        for other in node.input:
+            if not other or other in values:
+                continue
+            if graph.is_constant(other):
+                values[other] = np.asarray(graph.constant(other))
+                continue
+            size = _beside(graph, node, other, values[name].shape)
+            values[other] = given[other] = rng.uniform(0.5, 2.0, size)
+        name = node.output[0]
+        read = {given: values[given] for given in node.input if given}
+        values[name] = evaluate([node], read, graph.opset)[name]
+    return given
+
+
+def _beside(
+    graph: Graph, node: onnx.NodeProto, name: str, like: tuple[int, ...]
+) -> tuple[int, ...]:
+    """A size for another input of a node, where the one it has to fit is known."""
+    shape = graph.type(name).shape
+    if shape is None or name not in graph.data(graph.producers[node.output[0]]):
+        raise _Unknown(f"what {name!r} holds is not known")
+    if node.op_type == "Concat":
+        axis = attributes(node)["axis"].i % len(like)
+        count = shape[axis]
+        assert isinstance(count, int)
+        return (*like[:axis], count, *like[axis + 1 :])
+    ends = like[len(like) - len(shape) :]
+    return tuple(1 if n == 1 else m for n, m in zip(shape, ends, strict=True))
+
+
+def _shape(graph: Graph, move: Move, batch: int, extent: int) -> tuple[int, ...]:
+    """The size of the source: as it is, but smaller where it is large or not known."""
+    dims = graph.type(move.source).shape
+    assert dims is not None  # its channels are known
+    axis = move.lines[0].axis
+    usual = [batch if n == 0 else extent for n in range(len(dims))]
+    whole = tuple(d if isinstance(d, int) else n for d, n in zip(dims, usual, strict=True))
+    if np.prod(whole, dtype=float) <= _MOST_VALUES:
+        return whole
+    if any(graph.nodes[index].op_type in _RESHAPING for index in move.nodes):
+        raise _Unknown("it is reshaped, and too large")
+    small = zip(dims, whole, usual, strict=True)
+    return tuple(w if a == axis or d == 1 or w < n else n for a, (d, w, n) in enumerate(small))
+
+
+def _reach(graph: Graph, move: Move) -> int:
+    """How many pixels the windows of the nodes span."""
+    span, stride = 0, 1
+    for index in move.nodes:
+        given = attributes(graph.nodes[index])
+        kernel, steps, gaps = (
+            max(given[name].ints) if name in given and given[name].ints else 1
+            for name in ("kernel_shape", "strides", "dilations")
+        )
+        span += (kernel - 1) * gaps * stride
+        stride *= steps
+    return span + stride
