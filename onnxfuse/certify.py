@@ -246,7 +246,8 @@ def _probe_sizes(term: Term, static: Size | None) -> Iterator[Size]:
             for axis, k in enumerate(term.kernel)
         ]
         for phase in range(2):
-            yield tuple(n + phase + axis for axis, n in enumerate(first))
+            size = [n + phase + axis for axis, n in enumerate(first)]
+            yield tuple(map(min, size, static or size))
         return
     if term.at_size is not None:
         yield term.at_size

@@ -135,7 +135,7 @@ def test_one_network(tmp_path, capsys, monkeypatch):
     assert set(data["geometric_means"]) == {"training form", "onnxfuse", "PyTorch eager"}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_all_contestants_on_one_network(capsys):
     bench_zoo.main(["--only", "three_branch", "--quick", "--limit", "300"])
     assert "three_branch | 33 |" in capsys.readouterr().out

@@ -25,9 +25,9 @@ from models.unireplknet import UniRepLKNetBlock
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+LARGE = ("acnet_resnet18", "dbb_resnet18", "mobileone_s0", "mobileone_s1", "repvgg_b1g4")
 NETWORKS = [
-    pytest.param(name, marks=pytest.mark.slow if name == "repvgg_b1g4" else ())
-    for name in models.ZOO
+    pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in models.ZOO
 ]
 
 # Two float64 evaluations of these networks differ by about 1e-14; a fold that is wrong in one tap

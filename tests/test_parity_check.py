@@ -58,6 +58,7 @@ def test_a_network_with_its_deploy_form(tmp_path):
     assert "| three_branch | cpu | 33 (12) | 15 (6) | 15 (6) | agrees |" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_network_whose_deploy_form_differs_is_exit_code_1(tmp_path, monkeypatch, capsys):
     from scripts import parity_check
 

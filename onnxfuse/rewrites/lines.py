@@ -20,13 +20,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxfuse.affine import AffineConv, Array, Refusal, identity
-from onnxfuse.graph import Dim, Graph
+from onnxfuse.graph import FLOAT_TYPES, Dim, Graph
 from onnxfuse.lift import RULES, Site, View, protected
 from onnxfuse.messages import operator
 from onnxfuse.rewrites.upsampling import OPERATORS as RESIZING
 from onnxfuse.rewrites.upsampling import repeats
 
 _LINES = frozenset({"Add", "BatchNormalization", "Div", "Mul", "Neg", "Sub"})
+_UNPADDED, _PADDED = ("NOTSET", "VALID"), ("SAME_UPPER", "SAME_LOWER")
 _CHANNELS = 1  # the axis of those that see images
 _LONGEST = 1 << 16  # channels
 
@@ -68,8 +69,9 @@ def line(graph: Graph, index: int) -> Line | None:
     node = graph.nodes[index]
     if operator(node) not in _LINES or len(graph.data(index)) != 1:
         return None
-    rank = graph.type(node.output[0]).rank
-    if not rank or protected(graph, node) is not None:
+    kind = graph.type(node.output[0])
+    rank = kind.rank
+    if not rank or kind.elem_type not in FLOAT_TYPES or protected(graph, node) is not None:
         return None
     (data,) = graph.data(index)
     views = [View.image(rank)] if rank > 1 else []
@@ -164,7 +166,7 @@ def _mean(way: _Way) -> Line | None:
     """The mean of a window; where zeros of the padding count, shifts do not go through."""
     site = way.site
     pads = site.integer_list("pads")
-    automatic = site.text("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+    automatic = site.text("auto_pad", "NOTSET") in _PADDED
     counts = bool(site.integer("count_include_pad", 0)) and (automatic or any(pads or ()))
     plain = _has_no_empty_windows(way)
     return way.line if plain and (way.line.is_scale or not counts) else None
@@ -178,8 +180,10 @@ def _has_no_empty_windows(way: _Way) -> bool:
     site = way.site
     if not way.is_image or site.integer("ceil_mode", 0):
         return False
-    pads = site.integer_list("pads") or ()
-    padded = any(pads) or site.text("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+    mode, pads = site.text("auto_pad", "NOTSET"), site.integer_list("pads") or ()
+    if mode not in (*_UNPADDED, *_PADDED):
+        return False
+    padded = any(pads) or mode in _PADDED
     gaps = set(site.integer_list("dilations") or (1,)) != {1}
     return not (gaps and padded)
 
@@ -232,10 +236,10 @@ def _turned(way: _Way) -> Line | None:
 
 def _reshaped(way: _Way) -> Line | None:
     """Values stay in their order; channels as they are, or each repeated for what follows it."""
-    before, after = way.site.type(way.name).shape or (), way.site.type(way.site.output).shape
-    if after is None:
-        return None
     given = way.line
+    before, after = way.site.type(way.name).shape or (), way.site.type(way.site.output).shape
+    if len(before) != given.rank or after is None:
+        return None
     before, after = _same_batch(way, before, after)
     channels, rest = before[given.axis], before[given.axis + 1 :]
     front = _product(before[: given.axis])

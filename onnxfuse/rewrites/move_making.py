@@ -106,6 +106,8 @@ class _Maker:
         self.graph, self.move = graph, move
         self.target = graph.nodes[move.nodes[-1]].output[0]
         self.own = move.nodes[0 if move.forward else -1]
+        kind = graph.type(graph.nodes[self.own].output[0]).elem_type
+        self.dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind))
         self.passed = move.nodes[1:] if move.forward else move.nodes[:-1]
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, Array] = {}
@@ -143,7 +145,7 @@ class _Maker:
         constant = self.graph.unique_name(f"{self.target}/{op_type}_by")
         shaped = value.reshape(-1, *(1,) * (line.rank - 1 - line.axis))
         with np.errstate(over="ignore"):
-            self.constants[constant] = shaped.astype(_dtype(kind))
+            self.constants[constant] = shaped.astype(self.dtype)
         self.exact[constant] = shaped
         made = self._name(op_type, kind)
         self.nodes.append(onnx.helper.make_node(op_type, [name, constant], [made], name=made))
@@ -153,18 +155,14 @@ class _Maker:
         node = onnx.NodeProto()
         node.CopyFrom(self.graph.nodes[index])
         node.input[:] = [new if given == old else given for given in node.input]
-        node.name = node.output[0] = self._name(node.op_type, kind)
+        node.output[0] = self._name(node.op_type, kind)
         self.nodes.append(node)
-        return str(node.name)
+        return str(node.output[0])
 
     def _name(self, op_type: str, kind: TensorType) -> str:
         name = self.graph.unique_name(f"{self.target}/{op_type}")
         self.types[name] = kind
         return name
-
-
-def _dtype(kind: TensorType) -> np.dtype[np.generic]:
-    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
 
 
 def _rounded_well(maker: _Maker) -> Refusal | None:
@@ -212,7 +210,10 @@ def _probe(graph: Graph, move: Move, batch: int, extent: int) -> dict[str, Array
             values[other] = given[other] = rng.uniform(0.5, 2.0, size)
         name = node.output[0]
         read = {given: values[given] for given in node.input if given}
-        values[name] = evaluate([node], read, graph.opset)[name]
+        try:
+            values[name] = evaluate([node], read, graph.opset)[name]
+        except (ValueError, IndexError) as error:
+            raise _Unknown(f"{node.op_type} does not run on what it is given") from error
     return given
 
 
@@ -243,8 +244,11 @@ def _shape(graph: Graph, move: Move, batch: int, extent: int) -> tuple[int, ...]
         return whole
     if any(graph.nodes[index].op_type in _RESHAPING for index in move.nodes):
         raise _Unknown("it is reshaped, and too large")
-    small = zip(dims, whole, usual, strict=True)
-    return tuple(w if a == axis or d == 1 or w < n else n for a, (d, w, n) in enumerate(small))
+    pairs = zip(dims, whole, usual, strict=True)
+    less = tuple(w if a == axis or d == 1 or w < n else n for a, (d, w, n) in enumerate(pairs))
+    if np.prod(less, dtype=float) > _MOST_VALUES:
+        raise _Unknown("its windows reach too far")
+    return less
 
 
 def _reach(graph: Graph, move: Move) -> int:

@@ -99,9 +99,9 @@ class Case(NamedTuple):
     @property
     def marks(self) -> tuple[pytest.MarkDecorator, ...]:
         """torch's default exporter takes seconds, and some ten for blocks at symbolic sizes."""
-        if self.form != "dynamo" or self.name in ("slices_odd", "unfold_wide"):
+        if self.form != "dynamo" or self.name == "unfold_wide":
             return ()
-        in_ci = not self.dynamic or self.name in ("gather_wide", "strided_odd", "diverse")
+        in_ci = not self.dynamic or self.name in ("gather_wide", "slices_odd", "strided_odd")
         return (pytest.mark.slow if in_ci else pytest.mark.nightly,)
 
 

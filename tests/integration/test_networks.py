@@ -80,7 +80,7 @@ COUNTED = {
 }
 
 EXAMPLE_SHAPE = (2, 3, 96, 64)
-TAKES_MINUTES = ("acnet_resnet18", "mobileone_s0")
+TAKES_MINUTES = ("acnet_resnet18", "mobileone_s0", "repvgg_a0")
 
 # On feature maps of six pixels the mean over channels, and what is added to it, are a 1x1 Conv.
 LARGER_SHAPES = {"unireplknet_a": (2, 3, 160, 128)}
@@ -113,8 +113,8 @@ class Case(NamedTuple):
     def marks(self) -> tuple[pytest.MarkDecorator, ...]:
         """Which run has the case.
 
-        The default run has every export of the smallest network, three each of three others, and
-        of the rest one or two by the tracing exporter, which takes no time. Of the large networks
+        The default run has every export of the smallest network, and of the others one or two by
+        the tracing exporter, which takes no time. Of the large networks
         CI has one export, where that takes less than a minute, of blocks that move data one by each
         exporter, and the nightly run has the others; torch's default exporter alone takes minutes
         for large networks if they are dynamic, and for slices that are assigned to. All tests of an
@@ -134,8 +134,8 @@ class Case(NamedTuple):
             fast = self.dynamic == (self.form == "script_unfolded")
             fast &= not self.dynamic or self.name not in ("qarepvgg_a0", "im2col_net")
             return () if fast else (pytest.mark.slow,)
-        slow = self.name != "three_branch" and self.dynamic == (self.form == "dynamo")
-        return (pytest.mark.slow,) if slow else ()
+        slow = self.form == "dynamo" or not self.dynamic
+        return (pytest.mark.slow,) if slow and self.name != "three_branch" else ()
 
 
 CASES = [

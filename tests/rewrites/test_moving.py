@@ -377,3 +377,10 @@ def test_channels_mixed_with_rows_stay():
     b = Builder()
     x = b.op("Reshape", normalize(b, b.op("Sigmoid", b.input(2, C, 3, 2))), b.constant([2, 8, 3]))
     stays(b, b.op("MatMul", x, b.random(3, 5)))
+
+
+def test_what_it_passes_keeps_its_name():
+    b = Builder()
+    y = b.conv(b.op("Relu", scale(b, start(b))), C, 5)
+    (name,) = [node.name for node in b.nodes if node.op_type == "Relu"]
+    assert moved(b, y).node("Relu").name == name

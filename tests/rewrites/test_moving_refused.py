@@ -9,7 +9,7 @@ from onnx import TensorProto
 
 import onnxfuse
 from onnxfuse.graph import Graph, TensorType
-from onnxfuse.rewrites.lines import Line, behind
+from onnxfuse.rewrites.lines import Line, behind, line
 from tests.lift.building import Builder
 from tests.lift.comparing import optimized
 from tests.rewrites.test_moving import SIZES, C, gated, moved, normalize, scale, start, stays
@@ -156,6 +156,34 @@ def test_nothing_is_known_of_what_it_is_reshaped_to():
     feeds = {"x": np.ones((2, C, 3, 2), np.float32), "s": np.array([2, C * 6])}
     folded = optimized(b.model(y), feeds=[feeds])
     assert not any("scale and shift" in fold.formula for fold in folded.report.folds)
+
+
+@pytest.mark.parametrize("kind", [0, TensorProto.FLOAT])
+def test_nothing_is_known_of_its_type(kind):
+    b = Builder()
+    y = scale(b, b.input(2, C, 3, 3))
+    graph = Graph(b.model(y).graph, 17, 8, types=dict.fromkeys("x", TensorType(kind, (2, C, 3, 3))))
+    graph.types = {**graph.types, y: graph.types["x"]}
+    assert (line(graph, 0) is None) == (kind == 0)
+
+
+@pytest.mark.parametrize("rank", [None, 4])
+def test_nothing_is_known_of_its_rank_where_it_is_reshaped(rank):
+    b = Builder()
+    y = b.op("Flatten", b.input(2, C, 3, 3))
+    types = {"x": TensorType(1, (2, C, 3, 3) if rank else None), y: TensorType(1, (2, 9 * C))}
+    graph = Graph(b.model(y).graph, 17, 8, types=types)
+    factors = Line(np.arange(1.0, C + 1), np.zeros(C), axis=1, rank=4)
+    assert (behind(graph, 0, "x", factors) is None) == (rank is None)
+
+
+@pytest.mark.parametrize("mode", ["SAME", "", "VALID"])
+def test_a_pooling_that_pads_in_a_way_that_is_none(mode):
+    b = Builder()
+    y = b.op("MaxPool", scale(b, start(b)), kernel_shape=[2, 2], auto_pad=mode)
+    result = onnxfuse.optimize(b.model(b.conv(y, C, 5, (1, 1))))
+    went = any("scale and shift" in fold.formula for fold in result.report.folds)
+    assert went == (mode == "VALID")
 
 
 @pytest.mark.parametrize("front", [None, 2])
