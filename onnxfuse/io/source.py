@@ -120,6 +120,6 @@ class Source:
 
 def _whole(text: str) -> int:
     """A number of bytes, as it is written in a model."""
-    if not re.fullmatch(r"-?[0-9]{1,19}", text):
+    if not re.fullmatch(r"-?[0-9]{1,99}", text):
         raise ValueError(f"{text!r} is no number of bytes")
     return int(text)
