@@ -88,3 +88,47 @@ def test_folds_the_half_of_something_else():
     y = b.op("Mul", b.op("Mul", x, b.op("Sigmoid", x)), b.constant(0.5))
     folded = optimized(b.model(b.op("MatMul", y, b.random(D, 7))), *SIZES)
     assert folded.ops == {"MatMul": 2, "Sigmoid": 1, "Mul": 1}
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    ("half", "one", "bend"),
+    [
+        (0.7, 1.0, "Erf"),
+        (0.5, 2.0, "Erf"),
+        (0.5, 1.0, "Sigmoid"),
+        (0.5, 1.0, ""),
+        (np.full(D, 0.5), 1.0, "Tanh"),
+    ],
+)
+def test_folds_what_is_nearly_the_half_of_a_gelu(half, one, bend, first):
+    b = Builder()
+    x = b.op("MatMul", b.input("n", "m", D), b.random(D, D))
+    bent = b.op(bend, x) if bend else b.input("n", "m", D, name="z")
+    gate = b.op("Add", bent, b.constant(one))
+    if first:
+        y = b.op("Mul", b.op("Mul", b.op("Relu", x), b.constant(half)), gate)
+    else:
+        y = b.op("Mul", b.op("Mul", x, gate), b.constant(half))
+    folded = optimized(b.model(b.op("MatMul", y, b.random(D, 7))), *SIZES)
+    assert folded.ops["Mul"] == 1
+    assert "GELU" not in folded.reasons
+
+
+def test_refuses_the_half_of_a_gelu_and_folds_the_scale_behind_it():
+    b = Builder()
+    x = b.op("MatMul", b.input("n", "m", D), b.random(D, D))
+    gate = b.op("Add", b.op("Erf", b.op("Div", x, b.constant(1.4142135))), b.constant(1.0))
+    half = b.op("Mul", b.op("Mul", x, gate), b.constant(0.5))
+    y = b.op("Mul", half, b.random(D))
+    folded = optimized(b.model(b.op("MatMul", y, b.random(D, 7))), *SIZES)
+    assert folded.ops["Mul"] == 2
+    assert "Mul: part of a GELU that the runtime fuses" in folded.reasons
+
+
+def test_folds_what_is_added_to_something_else_than_a_scale():
+    b = Builder()
+    y = b.op("Neg", normalized(b, b.input("n", "m", D)))
+    folded = optimized(b.model(b.op("MatMul", b.op("Add", y, b.random(D)), b.random(D, 7))), *SIZES)
+    assert folded.ops["Neg"] == 0
+    assert "LayerNormalization" not in folded.reasons
