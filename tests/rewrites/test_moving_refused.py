@@ -207,7 +207,17 @@ def test_a_shape_that_is_computed(whole):
     rest = b.constant([C * 6]) if whole else b.op("Gather", count, b.constant([1]))
     rest = rest if whole else b.op("Mul", rest, b.constant([6]))
     flat = b.op("Reshape", normalize(b, x), b.op("Concat", first, rest, axis=0))
-    stays(b, b.op("Gemm", flat, b.random(C * 6, 5), b.random(5)))
+    model = b.model(b.op("Gemm", flat, b.random(C * 6, 5), b.random(5)))
+    folded = optimized(model, {"n": 1}, {"n": 3})
+    assert not any("scale and shift" in fold.formula for fold in folded.report.folds)
+    assert "holds is not known" in folded.reasons
+
+
+def test_windows_that_reach_too_far_for_a_probe():
+    b = Builder()
+    y = b.op("MaxPool", scale(b, start(b)), kernel_shape=[900, 900])
+    folded = optimized(b.model(b.conv(y, C, 5, (1, 1))), {"n": 1, "h": 900, "w": 901})
+    assert "reach too far" in folded.reasons
 
 
 def test_what_is_too_large_to_be_reshaped_in_a_probe():
