@@ -6,7 +6,8 @@
    first f come from element 0; the next f from the one behind it, and so on.
 4. Nothing else is asked for: no axes of its own, no aspect ratio, no antialiasing.
 
-Then it may be done in two steps: y = 2 times (f / 2 times x), where 3 holds for f / 2 too.
+Then it may be done in two steps: y = 2 times (f / 2 times x). 3 holds for f / 2 too, whose elements
+come from positions between those of f.
 """
 
 from __future__ import annotations
@@ -73,10 +74,8 @@ def upsampling(graph: Graph, index: int) -> Upsampling | None:
     found = repeats(graph, index)
     if found is None or len(found) != 2 or any(f % 2 for f in found):
         return None
-    given = _given(node)
-    if not all(_repeats(graph, given, f // 2) for f in found):
-        return None
-    return Upsampling(index, node.input[0], (found[0], found[1]), _scales(graph, node, given)[1])
+    sizes = _scales(graph, node, _given(node))[1]
+    return Upsampling(index, node.input[0], (found[0], found[1]), sizes)
 
 
 def repeats(graph: Graph, index: int) -> tuple[int, ...] | None:
