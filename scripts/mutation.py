@@ -11,6 +11,8 @@ Exit code 1 when there is a condition without which all tests pass.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -30,6 +32,7 @@ from scripts import mutants
 
 TESTS = ("tests/affine", "tests/lift", "tests/rewrites", "tests/test_certify.py")
 WITHOUT = "--ignore-glob=*/test_random_*.py"  # each condition has a test of its own
+OPTIONS = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header")
 BATCH = 20
 LONGEST = 120.0  # seconds; a test that takes longer without a condition notices it
 MEMORY = 8 << 30  # bytes, in each process
@@ -88,6 +91,19 @@ def trials(
     return found
 
 
+def load(tests: list[str]) -> None:
+    """Imports the tests, which the processes of the trials have then.
+
+    Raises:
+        RuntimeError: They cannot be collected.
+    """
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        code = pytest.main(["--collect-only", *OPTIONS, WITHOUT, *tests], [mutants])
+    if code:
+        raise RuntimeError(f"tests cannot be collected:\n{printed.getvalue()[-4000:]}")
+
+
 def is_noticed(trial: Trial) -> bool:
     """True when a test fails once the condition is taken out. For a process of its own.
 
@@ -98,10 +114,9 @@ def is_noticed(trial: Trial) -> bool:
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)
     os.dup2(silent, 2)
-    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header"]
     for start in range(0, len(trial.tests), BATCH):
         tests = trial.tests[start : start + BATCH]
-        code = pytest.main([*options, *tests], [mutants])
+        code = pytest.main(["-x", *OPTIONS, *tests], [mutants])
         if code in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
             raise RuntimeError(f"{trial.condition.key}: cannot run {' '.join(tests)}")
         if code:
@@ -160,6 +175,7 @@ def main() -> int:
     mutants.install()
     wanted = [c for c in mutants.conditions() if c.key.startswith(arguments.only)]
     os.chdir(mutants.ROOT)
+    load(arguments.tests)
     todo = trials(wanted, noted)
     left = 0
     for trial, noticed in outcomes(todo, arguments.jobs):

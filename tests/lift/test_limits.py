@@ -134,3 +134,11 @@ def test_a_split_into_20000_outputs_is_not_followed():
     parts = b.ops("Split", b.input(1, 20_000, 2, 2), outputs=20_000, axis=1)
     result = onnxfuse.optimize(b.model(b.op("Sum", *parts)))
     assert [n.op_type for n in result.model.graph.node] == ["Split", "Sum"]
+
+
+@pytest.mark.parametrize(("count", "ops"), [(64, {"Conv": 1}), (1025, {"Conv": 2, "Split": 1})])
+def test_one_of_many_outputs_of_a_split(count, ops):
+    b = Builder()
+    first, *_ = b.ops("Split", b.conv(b.input(1, 2, 2, 2), 2, count, (1, 1)), outputs=count, axis=1)
+    folded = optimized(b.model(b.conv(first, 1, 1, (1, 1))))
+    assert folded.ops == ops

@@ -155,6 +155,14 @@ def test_refuses_global_pool_of_unknown_size():
     assert "GlobalAveragePool" in folded.ops
 
 
+@pytest.mark.parametrize(("size", "left"), [(8, 0), (9, 1)])
+def test_refuses_global_pool_of_a_large_image(size, left):
+    b = Builder()
+    pooled = b.op("GlobalAveragePool", b.op("Relu", b.input(1, 3, size, size)))
+    folded = optimized(b.model(b.conv(pooled, 3, 4, (1, 1))))
+    assert folded.ops["GlobalAveragePool"] == left
+
+
 def test_refuses_input_minus_its_global_mean():
     """The mean has size 1 by 1 and broadcasts: no convolution."""
     b = Builder()

@@ -325,6 +325,16 @@ def test_refuses_a_shift_for_a_layer_that_is_skipped():
     refused(b, b.op("MaxPool", y, kernel_shape=[1, 1]), skip=["Conv"])
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_shift_in_front_counts_where_others_read_what_is_shifted(alone):
+    b = Builder()
+    x = b.conv(b.input("n", 3, "h", "w"), 3, C)
+    y = shifted(b, clip(b, x, 0.5, None), -0.5)
+    model = b.model(y) if alone else b.model(y, b.op("Tanh", x))
+    operators = [node.op_type for node in onnxfuse.optimize(model).model.graph.node]
+    assert operators == (["Conv", "Relu"] if alone else ["Conv", "Clip", "Add", "Tanh"])
+
+
 def test_refuses_bounds_that_are_too_deep_a_function():
     b = Builder()
     x = b.op("Abs", b.input("n", C, "h", "w"))
