@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import onnx
 
 from onnxfuse import io
 from onnxfuse.errors import ModelError
-from onnxfuse.fold import Fold, fold_graph
+from onnxfuse.fold import FOLDS, Fold, Outcome, fold_graph
 from onnxfuse.graph import Array, Graph, TensorType
 from onnxfuse.lift import RULES
 from onnxfuse.messages import bodies, trained_names
@@ -19,9 +19,12 @@ from onnxfuse.normalize import normalize
 from onnxfuse.probe import Effort, Search, Setting, model_settings
 from onnxfuse.report.counts import assumed_sizes, concrete_types, count, lacks_types
 from onnxfuse.report.report import Refused, Report
-from onnxfuse.rewrites import LAST, OPERATORS, REWRITES, flush_denormals
+from onnxfuse.rewrites import LAST, OPERATORS, REWRITES, Rewrite, flush_denormals
 from onnxfuse.shapes import default_opset, infer_types
 from onnxfuse.symbols import completed_types
+
+STEPS = (FOLDS, *REWRITES, *LAST)
+"""What is done to a model, by the names under which it can be left out."""
 
 MAX_PASSES = 40
 _CLEAN_UPS = 8
@@ -83,7 +86,8 @@ def optimize(
 
     Args:
         model: A path, an onnx.ModelProto, an onnx_graphsurgeon.Graph or a torch.onnx.ONNXProgram.
-        skip: Operators whose rule is left out, such as "AveragePool"; activations too.
+        skip: Operators whose rule is left out, such as "AveragePool"; activations too. Or one of
+            `STEPS`, as a whole: "folds", "gates", "activations", "moves", "phases", "shuffles".
         keep: Tensors that stay in the model under their names.
         progress: Called with a word on each step as it begins.
 
@@ -186,7 +190,7 @@ class _Run:
                 yield Refused(*refusal)
 
     def _check_options(self) -> None:
-        rules = RULES.keys() | OPERATORS
+        rules = {*RULES, *OPERATORS, *STEPS}
         unknown = sorted(self.skip - rules)
         if unknown:
             raise ModelError(f"no rule is named {unknown[0]!r}; rules: {', '.join(sorted(rules))}")
@@ -215,22 +219,32 @@ class _Run:
             types.update((name, kind) for name, kind in found.items() if name not in own)
             if own:
                 graph.types = {**types, **own}
-            rewritten = [rewrite(graph, self.skip) for rewrite in REWRITES]
+            outcomes = self._rewritten(graph, REWRITES)
             probes = Search(graph, self._settings, self.skip, self.effort).run()
             for name, refusal in probes.refusals.items():
                 self.no_convolution.setdefault(name, refusal.reason)
             outcome = fold_graph(graph, probes, self.skip, self.impossible)
             for made in (*probes.found, *(fold.target for fold in outcome.folds)):
                 self.no_convolution.pop(made, None)
-            outcomes = [*rewritten, outcome]
+            outcomes.append(outcome)
             if not any(made_here.folds or made_here.impossible for made_here in outcomes):
-                outcomes += [rewrite(graph, self.skip) for rewrite in LAST]
+                outcomes += self._rewritten(graph, LAST)
             for made_here in outcomes:
                 self.folds.extend(made_here.folds)
                 self.refusals.extend(made_here.refusals)
                 again |= bool(made_here.folds or made_here.impossible)
             self.impossible |= outcome.impossible
         return again
+
+    def _rewritten(self, graph: Graph, rewrites: Mapping[str, Rewrite]) -> list[Outcome]:
+        """What rewrites did to a graph, one after the other."""
+        outcomes = []
+        for name, rewrite in rewrites.items():
+            if name not in self.skip:
+                outcome = rewrite(graph, self.skip)
+                outcome.folds = [replace(fold, step=name) for fold in outcome.folds]
+                outcomes.append(outcome)
+        return outcomes
 
     def _settings(self) -> list[Setting]:
         return model_settings(self.model)

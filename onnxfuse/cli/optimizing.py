@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,14 @@ if TYPE_CHECKING:
 @quiet_option
 @skip_option
 @keep_option
+@click.option(
+    "--gate/--no-gate",
+    default=True,
+    show_default=True,
+    envvar="ONNXFUSE_GATE",
+    show_envvar=True,
+    help="Run both models on the CPU, where that takes seconds, and say which is faster.",
+)
 def optimize(
     model: Path,
     output: Path | None,
@@ -43,10 +52,13 @@ def optimize(
     quiet: bool,
     skip: tuple[str, ...],
     keep: tuple[str, ...],
+    gate: bool,
 ) -> None:
     """Fold MODEL and write the result; MODEL itself is not touched."""
     beside = model.parent / f"{model.name.removesuffix('.onnx')}.fused.onnx"
-    _run(model, output or beside, json_path, report_path, quiet, skip, keep)
+    is_seen = not quiet or json_path is not None or report_path is not None
+    gate = gate and is_seen and model.is_file()
+    _run(model, output or beside, json_path, report_path, quiet, skip, keep, gate)
 
 
 @click.command()
@@ -76,13 +88,19 @@ def _run(
     quiet: bool,
     skip: tuple[str, ...],
     keep: tuple[str, ...],
+    gate: bool = False,
 ) -> None:
+    from onnxfuse.benchmark.gate import measured
     from onnxfuse.pipeline import optimize as run
     from onnxfuse.report.terminal import show
 
     written = Written(output, json_path, models=[model], report=report_path)
     with progress(quiet) as tell:
         result = run(model, skip=skip, keep=keep, progress=tell)
+        if gate:
+            tell("measuring")
+            found = measured(model, result, lambda name: run(model, skip=[*skip, name], keep=keep))
+            result = replace(result, report=replace(result.report, gate=found))
         tell("writing")
         written.write(result.report.to_json(), result.save, lambda: _page(result, model.name))
     show(written.console(quiet), result.report, model, output)

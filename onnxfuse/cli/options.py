@@ -25,8 +25,8 @@ quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print nothing b
 skip_option = click.option(
     "--skip",
     multiple=True,
-    metavar="OPERATOR",
-    help="Leave out the rule for an operator; may be given several times.",
+    metavar="OPERATOR|STEP",
+    help="Leave out an operator's rule, or a step such as phases; may be given several times.",
 )
 keep_option = click.option(
     "--keep",

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 from onnxfuse.certify import Certificate
 from onnxfuse.fold import Fold
+
+if TYPE_CHECKING:
+    from onnxfuse.benchmark.gate import Gate
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Report:
         assumed: Sizes that symbolic dimensions were given to count multiply-adds.
         flushed: How many subnormal numbers were set to zero in weights that nothing was folded
             into, by weight.
+        gate: How fast the new model is here, or why that was not measured; None where nobody asked.
     """
 
     folds: tuple[Fold, ...]
@@ -63,6 +68,7 @@ class Report:
     after: Counts
     assumed: Mapping[str, int]
     flushed: Mapping[str, int] = field(default_factory=dict)
+    gate: Gate | str | None = None
 
     @property
     def denormals(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +13,9 @@ from onnxfuse.certify import Certificate
 from onnxfuse.fold import Fold
 from onnxfuse.report.markup import escape
 from onnxfuse.report.report import Report
+
+if TYPE_CHECKING:
+    from onnxfuse.benchmark.gate import Gate
 
 MAX_FOLDS = 40
 MAX_NAMES = 12
@@ -39,8 +43,25 @@ def show(console: Console, report: Report, model: Path, output: Path | None) -> 
     console.print(made if report.folds else "nothing to fold")
     if report.denormals:
         console.print(f"{report.denormals:,} denormal numbers in weights set to zero")
+    if report.gate is not None:
+        console.print(_gate(report.gate), highlight=False)
     target = f"{escape(str(model))} -> {escape(str(output))}" if output else escape(str(model))
     console.print(target, soft_wrap=True)
+
+
+def _gate(gate: Gate | str) -> str:
+    """How fast the model is here, in a sentence."""
+    if isinstance(gate, str):
+        return f"speed not measured: {escape(gate)}"
+    sizes = ", ".join(f"{name} {'x'.join(map(str, s))}" for name, s in gate.shapes.items())
+    ratio = gate.ratio
+    times = f"{ratio.value:.2f} times as fast (95%: {ratio.low:.2f} to {ratio.high:.2f})"
+    line = f"{1e3 * gate.before:.3g} ms -> {1e3 * gate.after:.3g} ms, {times}"
+    line = f"{line}, on {gate.provider} with {escape(sizes) or 'no inputs'}"
+    if not gate.is_slower:
+        return line
+    advice = f"not without its {gate.blamed}: --skip {gate.blamed}" if gate.blamed else "as it is"
+    return f"[bold]slower[/bold] here, {advice}: {line}"
 
 
 def _counts(report: Report) -> Table:

@@ -1,10 +1,10 @@
 """Exact rewrites that are no folds into a single node; one file each.
 
-`REWRITES` are tried in this order on every graph, in every pass, before its folds are planned;
-`LAST` on a graph in which there is nothing left to fold.
+`REWRITES`, by the names that users know, are tried in this order on every graph, in every pass,
+before its folds are planned; `LAST` on a graph in which there is nothing left to fold.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from onnxfuse.fold import Outcome
 from onnxfuse.graph import Graph
@@ -20,9 +20,13 @@ from onnxfuse.rewrites.upsampling import OPERATORS as RESIZING
 
 Rewrite = Callable[[Graph, frozenset[str]], Outcome]
 
-REWRITES: tuple[Rewrite, ...] = (distribute_gates, recognise_activations, move_lines)
-LAST: tuple[Rewrite, ...] = (split_phases, delay_shuffles)
+REWRITES: Mapping[str, Rewrite] = {
+    "gates": distribute_gates,
+    "activations": recognise_activations,
+    "moves": move_lines,
+}
+LAST: Mapping[str, Rewrite] = {"phases": split_phases, "shuffles": delay_shuffles}
 OPERATORS = RESIZING | MOVING | ELEMENTWISE.keys()
 """Operators that they rewrite."""
 
-__all__ = ["LAST", "OPERATORS", "REWRITES", "flush_denormals"]
+__all__ = ["LAST", "OPERATORS", "REWRITES", "Rewrite", "flush_denormals"]

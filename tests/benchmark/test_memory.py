@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from onnxfuse.benchmark import memory
+from onnxfuse.benchmark import memory, processes
 from onnxfuse.benchmark.memory import ModelFile, peak_memory
 from onnxfuse.benchmark.memory_probe import resident
 from onnxfuse.benchmark.settings import Settings
@@ -61,7 +61,7 @@ def test_a_process_that_hangs(monkeypatch, tmp_path):
     def run(*_, **options):
         raise subprocess.TimeoutExpired("python", options["timeout"])
 
-    monkeypatch.setattr(memory.subprocess, "run", run)
+    monkeypatch.setattr(processes.subprocess, "run", run)
     peak, why = peak_memory(ModelFile(tmp_path / "a.onnx", "a.onnx"), CPU, {})
     assert peak is None
     assert "600" in why

@@ -14,6 +14,7 @@ from onnxfuse.report.html.stored import Stored
 from onnxfuse.report.report import Report
 
 if TYPE_CHECKING:
+    from onnxfuse.benchmark.gate import Gate
     from onnxfuse.pipeline import OptimizeResult
 
 
@@ -36,6 +37,7 @@ def optimize_figures(report: Report) -> list[Figure]:
     """The numbers that matter most."""
     before, after = report.before, report.after
     worst = report.worst
+    speed = [] if report.gate is None or isinstance(report.gate, str) else [_speed(report.gate)]
     sizes = (size(before.parameter_bytes), size(after.parameter_bytes))
     return [
         Figure(
@@ -57,7 +59,13 @@ def optimize_figures(report: Report) -> list[Figure]:
             f"{plural(len(report.refusals), 'node')} refused",
         ),
         Figure("worst certificate", small(worst.error), f"{small(worst.allowed)} is allowed"),
+        *speed,
     ]
+
+
+def _speed(gate: Gate) -> Figure:
+    times = _arrow(*(f"{1e3 * seconds:.3g} ms" for seconds in (gate.before, gate.after)))
+    return Figure("speed here", f"{gate.ratio.value:.2f}x", f"{times} on {gate.provider}")
 
 
 def optimize_sections(result: OptimizeResult) -> list[Section]:
