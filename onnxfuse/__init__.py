@@ -8,7 +8,8 @@ from onnxfuse.exporter import ExportResult, Parity, export
 from onnxfuse.fold import Fold
 from onnxfuse.parity import CheckResult, Closeness, Divergence, Meaning, OutputParity, check
 from onnxfuse.pipeline import OptimizeResult, optimize
-from onnxfuse.report import Counts, Refused, Report
+from onnxfuse.report import Counts, Refused, Report, Tuned
+from onnxfuse.tuning import tune
 
 __all__ = [
     "BenchResult",
@@ -32,9 +33,11 @@ __all__ = [
     "Refused",
     "Report",
     "Timing",
+    "Tuned",
     "__version__",
     "bench",
     "check",
     "export",
     "optimize",
+    "tune",
 ]

@@ -39,11 +39,12 @@ class OptimizeResult:
     Attributes:
         model: The new model; the one given is not changed.
         report: What was folded, what was refused, and the counts before and after.
+        source: The new model, and where it keeps its weights.
     """
 
     model: onnx.ModelProto
     report: Report
-    _source: io.Source = field(repr=False)
+    source: io.Source = field(repr=False)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model; the file appears whole or not at all.
@@ -51,7 +52,7 @@ class OptimizeResult:
         Raises:
             ModelError: If it cannot be written there, or the path is the input file.
         """
-        io.write(self._source, path)
+        io.write(self.source, path)
 
     def save_report(self, path: str | os.PathLike[str], name: str = "model") -> None:
         """Writes the report as a page of HTML: one file, which loads nothing from anywhere.
@@ -65,11 +66,11 @@ class OptimizeResult:
         """
         from onnxfuse.report.html import optimize_page
 
-        io.write_text(optimize_page(self, name), path, *self._source.files)
+        io.write_text(optimize_page(self, name), path, *self.source.files)
 
     def load(self, tensor: onnx.TensorProto) -> Array:
         """The value of one of the new model's initializers, wherever its data is kept."""
-        return self._source.load(tensor)
+        return self.source.load(tensor)
 
 
 def optimize(
@@ -101,10 +102,15 @@ def optimize(
     tell = progress or (lambda step: None)
     tell("reading")
     source = io.read(model)
-    return _Run(source, _names(skip, "skip"), _names(keep, "keep"), tell).result()
+    return _Run(source, names_given(skip, "skip"), names_given(keep, "keep"), tell).result()
 
 
-def _names(given: Iterable[str], option: str) -> frozenset[str]:
+def names_given(given: Iterable[str], option: str) -> frozenset[str]:
+    """What an option lists.
+
+    Raises:
+        ModelError: It is a single name, or no list.
+    """
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise ModelError(f"{option} takes a list of names, not {given!r}")
     return frozenset(given)

@@ -48,11 +48,13 @@ def test_public_names():
         "Refused",
         "Report",
         "Timing",
+        "Tuned",
         "__version__",
         "bench",
         "check",
         "export",
         "optimize",
+        "tune",
     ]
     assert all(hasattr(onnxfuse, name) for name in onnxfuse.__all__)
 

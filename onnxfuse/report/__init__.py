@@ -1,5 +1,5 @@
 """Reports: data, counts, and how they look in a terminal."""
 
-from onnxfuse.report.report import Counts, Refused, Report
+from onnxfuse.report.report import Counts, Refused, Report, Tuned
 
-__all__ = ["Counts", "Refused", "Report"]
+__all__ = ["Counts", "Refused", "Report", "Tuned"]

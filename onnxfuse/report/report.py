@@ -48,6 +48,21 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Tuned:
+    """A region that is made in another way than by default, since that is faster here.
+
+    Attributes:
+        tensors: What it makes.
+        way: How: "as it was", or as it is optimized "without" one of the steps.
+        ratio: The default's time over this one's, with a few nodes around the region.
+    """
+
+    tensors: tuple[str, ...]
+    way: str
+    ratio: float
+
+
+@dataclass(frozen=True)
 class Report:
     """The report of one optimization.
 
@@ -59,6 +74,7 @@ class Report:
         assumed: Sizes that symbolic dimensions were given to count multiply-adds.
         flushed: How many subnormal numbers were set to zero in weights that nothing was folded
             into, by weight.
+        tuned: Regions that are made in another way than by default, where that was measured.
         gate: How fast the new model is here, or why that was not measured; None where nobody asked.
     """
 
@@ -68,6 +84,7 @@ class Report:
     after: Counts
     assumed: Mapping[str, int]
     flushed: Mapping[str, int] = field(default_factory=dict)
+    tuned: tuple[Tuned, ...] = ()
     gate: Gate | str | None = None
 
     @property

@@ -12,7 +12,7 @@ from rich.table import Table
 from onnxfuse.certify import Certificate
 from onnxfuse.fold import Fold
 from onnxfuse.report.markup import escape
-from onnxfuse.report.report import Report
+from onnxfuse.report.report import Report, Tuned
 
 if TYPE_CHECKING:
     from onnxfuse.benchmark.gate import Gate
@@ -43,10 +43,21 @@ def show(console: Console, report: Report, model: Path, output: Path | None) -> 
     console.print(made if report.folds else "nothing to fold")
     if report.denormals:
         console.print(f"{report.denormals:,} denormal numbers in weights set to zero")
+    for tuned in report.tuned[:MAX_FOLDS]:
+        console.print(_tuned(tuned), highlight=False, soft_wrap=True)
+    if len(report.tuned) > MAX_FOLDS:
+        console.print(f"and {len(report.tuned) - MAX_FOLDS} more that are faster in another way")
     if report.gate is not None:
-        console.print(_gate(report.gate), highlight=False)
+        console.print(_gate(report.gate), highlight=False, soft_wrap=True)
     target = f"{escape(str(model))} -> {escape(str(output))}" if output else escape(str(model))
     console.print(target, soft_wrap=True)
+
+
+def _tuned(tuned: Tuned) -> str:
+    """A region that is made in another way, in a line."""
+    first, *others = tuned.tensors
+    named = f"{escape(first)} and {len(others)} more" if others else escape(first)
+    return f"{named}: {tuned.way}, {tuned.ratio:.2f} times as fast there"
 
 
 def _gate(gate: Gate | str) -> str:

@@ -4,7 +4,7 @@ from onnxfuse.runtime.feeds import Feeds, Kind, make_feeds
 from onnxfuse.runtime.model import Input, Loaded, load_model
 from onnxfuse.runtime.providers import AVAILABLE_HINT, provider_name, require_provider
 from onnxfuse.runtime.session import RunError, Session, open_session
-from onnxfuse.runtime.sizes import parse_sizes, size_choices
+from onnxfuse.runtime.sizes import parse_shapes, parse_sizes, size_choices, sizes_of_shapes
 from onnxfuse.runtime.testdata import Recorded, read_inputs
 
 __all__ = [
@@ -19,9 +19,11 @@ __all__ = [
     "load_model",
     "make_feeds",
     "open_session",
+    "parse_shapes",
     "parse_sizes",
     "provider_name",
     "read_inputs",
     "require_provider",
     "size_choices",
+    "sizes_of_shapes",
 ]

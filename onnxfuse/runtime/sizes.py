@@ -29,6 +29,53 @@ def parse_sizes(texts: Sequence[str]) -> dict[str, int]:
     return sizes
 
 
+def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes by name of the input, from texts such as image:1x3x224x224; "" where none is named.
+
+    Raises:
+        ModelError: A text is written otherwise.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        match = re.fullmatch(r"(?:(.+):)?(\d{1,18}(?:x\d{1,18})*)", text.strip())
+        if match is None:
+            raise ModelError(
+                f"input shape {text!r} is not written as NAME:EXTENTxEXTENT.., such as 1x3x224x224"
+            )
+        shapes[match[1] or ""] = tuple(map(int, match[2].split("x")))
+    return shapes
+
+
+def sizes_of_shapes(
+    inputs: Sequence[Input], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, int]:
+    """Extents of the symbolic dimensions, of inputs with certain shapes.
+
+    Args:
+        inputs: The model's inputs.
+        shapes: Shapes by name; that without a name is the first input's.
+
+    Raises:
+        ModelError: There is no such input, or it has other extents, or two of them contradict.
+    """
+    known = {given.name: given for given in inputs}
+    sizes: dict[str, int] = {}
+    for name, shape in shapes.items():
+        given = known.get(name) if name or not inputs else inputs[0]
+        if given is None:
+            raise ModelError(f"no input is named {name!r}: there are {', '.join(known) or 'none'}")
+        if given.shape is None:
+            raise ModelError(f"input {given.name!r} has no rank: its sizes cannot be given")
+        if len(given.shape) != len(shape):
+            raise ModelError(f"input {given.name!r} has {len(given.shape)} axes, not {len(shape)}")
+        for extent, size in zip(given.shape, shape, strict=True):
+            if extent != size and not (
+                isinstance(extent, str) and sizes.setdefault(extent, size) == size
+            ):
+                raise ModelError(f"input {given.name!r}: {extent} cannot be {size}")
+    return sizes
+
+
 def symbols(inputs: Sequence[Input]) -> dict[str, int]:
     """The axis at which each symbolic dimension first stands, by name, in order."""
     found: dict[str, int] = {}

@@ -114,11 +114,10 @@ class Case(NamedTuple):
         """Which run has the case.
 
         The default run has every export of the smallest network, and of the others one or two by
-        the tracing exporter, which takes no time. Of the large networks
-        CI has one export, where that takes less than a minute, of blocks that move data one by
-        torch's default exporter, and the nightly run has the others; torch's default exporter alone takes minutes
-        for large networks if they are dynamic, and for slices that are assigned to. All tests of an
-        export go to one worker.
+        the tracing exporter, which takes no time. Of the large networks CI has one export, where
+        that takes less than a minute (of blocks that move data by torch's default exporter), and
+        the nightly run has the others: that exporter alone takes minutes for large networks if they
+        are dynamic, and for slices that are assigned to. All tests of an export go to one worker.
         """
         if self.name in ("repvgg_b1g4", "mobileone_s1", "unireplknet_a", *MOVING):
             in_ci = (self.form, self.dynamic) == ("script_unfolded", True)
