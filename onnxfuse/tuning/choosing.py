@@ -141,7 +141,13 @@ class Tuning:
     ) -> Mapping[str, Array]:
         """The tensors that the regions start from."""
         needed = {name for extract in extracts for name in extract.inputs}
-        names = sorted(needed - feeds.keys())
+        graph = self.graphs[0]
+        given = {
+            tensor.name: graph.load(tensor)
+            for tensor in graph.proto.initializer
+            if tensor.name in graph.overridable
+        } | feeds
+        names = sorted(needed - given.keys())
         model = onnx.ModelProto()
         model.CopyFrom(loaded.source.model)
         known = {value.name for value in model.graph.output}
@@ -149,7 +155,7 @@ class Tuning:
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in new)
         with load_model(replace(loaded.source, model=model), loaded.name) as exposed:
             found = self.settings.open(exposed).run(feeds, names) if names else []
-        return {**feeds, **dict(zip(names, found, strict=True))}
+        return {**given, **dict(zip(names, found, strict=True))}
 
     def _choices(
         self, todo: Sequence[Region], extracts: Sequence[Extract], values: Mapping[str, Array]

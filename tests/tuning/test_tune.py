@@ -130,6 +130,17 @@ def test_kept_tensors_and_skipped_operators(monkeypatch):
     agree(model, result.model)
 
 
+def test_weights_that_are_inputs_too(monkeypatch):
+    monkeypatch.setattr(choosing, "ratios", taking(lambda _: FAST))
+    b = Builder()
+    x = b.op("Mul", b.conv(b.input("n", 3, "h", "w"), 3, 4), b.constant(np.ones(1), name="given"))
+    model = b.model(b.batch_norm(b.conv(x, 4, 4), 4))
+    model.graph.input.append(onnx.helper.make_tensor_value_info("given", 1, [1]))
+    result = tune(model)
+    assert taking.models
+    agree(model, result.model, (2, 3, 9, 7))
+
+
 def test_weights_are_there_once(monkeypatch):
     monkeypatch.setattr(choosing, "ratios", taking(lambda _: FAST))
     result = tune(network())
