@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import io
 import json
 import multiprocessing
@@ -32,7 +33,8 @@ from scripts import mutants
 
 TESTS = ("tests/affine", "tests/lift", "tests/rewrites", "tests/test_certify.py")
 WITHOUT = "--ignore-glob=*/test_random_*.py"  # each condition has a test of its own
-OPTIONS = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header")
+_NEEDLESS = ("cacheprovider", "xdist", "unraisableexception", "threadexception")
+OPTIONS = ("-q", "--no-header", "--tb=native", *(f"-pno:{plugin}" for plugin in _NEEDLESS))
 BATCH = 20
 LONGEST = 120.0  # seconds; a test that takes longer without a condition notices it
 MEMORY = 8 << 30  # bytes, in each process
@@ -100,6 +102,7 @@ def load(tests: list[str]) -> None:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         code = pytest.main(["--collect-only", *OPTIONS, WITHOUT, *tests], [mutants])
+    gc.freeze()
     if code:
         raise RuntimeError(f"tests cannot be collected:\n{printed.getvalue()[-4000:]}")
 

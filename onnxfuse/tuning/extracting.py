@@ -42,10 +42,10 @@ def around(graph: Graph, region: Region) -> Extract:
     """What is around a region in the first graph, which makes it in the first way."""
     own = set(region.parts[0].nodes)
     read = dict.fromkeys(name for part in region.parts for name in part.inputs)
-    front = _reached(own, read, lambda name: [graph.producers.get(name, -1)], graph.reads, own)
+    front = _reached(read, lambda name: [graph.producers.get(name, -1)], graph.reads, own)
     made = [graph.nodes[index].output for index in range(len(graph.nodes))]
     taken = own | front
-    behind = _reached(taken, region.outputs, lambda n: graph.consumers.get(n, []), made, taken)
+    behind = _reached(region.outputs, lambda n: graph.consumers.get(n, []), made, taken)
     before = {name for index in front for name in graph.nodes[index].output}
     inside = before | set(region.outputs)
     inside |= {name for index in behind for name in graph.nodes[index].output}
@@ -58,7 +58,6 @@ def around(graph: Graph, region: Region) -> Extract:
 
 
 def _reached(
-    start: set[int],
     names: Iterable[str],
     nodes_at: Callable[[str], Iterable[int]],
     onward: Sequence[Iterable[str]],
