@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -34,16 +34,16 @@ def between(regions: Regions, target: str, source: str, view: View) -> Between:
     """The nodes between source and target, both read in `view`; probed stretches as a whole."""
     graph = regions.graph
     plain: set[int] = set()
-    stretches: dict[int, Probed] = {}
+    stretches: dict[str, Probed] = {}  # by target: another output of its node may be needed too
     pending = [target]
     while pending:
         name = pending.pop()
         index = graph.producers.get(name)
-        if name == source or index is None or index in plain or index in stretches:
+        if name == source or index is None or index in plain or name in stretches:
             continue
         probed = regions.probed.get(name)
         if probed is not None and probed.view == view and not _makes(probed, source):
-            stretches[index] = probed
+            stretches[name] = probed
             pending.append(probed.stretch.source)
         else:
             plain.add(index)
@@ -51,12 +51,10 @@ def between(regions: Regions, target: str, source: str, view: View) -> Between:
     nodes = set(plain)
     for probed in stretches.values():
         nodes.update(graph.producers[node.output[0]] for node in probed.stretch.affine)
-    evaluable: list[onnx.NodeProto] = []
-    for index in sorted((*plain, *stretches)):
-        if index in stretches:
-            evaluable.extend(_stand_in(stretches[index]))
-        else:
-            evaluable.append(graph.nodes[index])
+    made: list[tuple[int, Sequence[onnx.NodeProto]]]
+    made = [(index, (graph.nodes[index],)) for index in plain]
+    made += [(graph.producers[name], _stand_in(probed)) for name, probed in stretches.items()]
+    evaluable = [node for _, nodes_made in sorted(made, key=lambda m: m[0]) for node in nodes_made]
     return Between(
         nodes=tuple(graph.nodes[index] for index in sorted(nodes)),
         evaluable=tuple(evaluable),

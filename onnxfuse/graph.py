@@ -82,6 +82,7 @@ class Graph:
         outer: The graph around a body, or None.
         types: Tensor types by name, as declared and inferred.
         keep: Tensors that have to stay under their names, besides the outputs.
+        reserved: Names that new tensors do not get, whether anything has them now or not.
     """
 
     proto: onnx.GraphProto
@@ -91,6 +92,7 @@ class Graph:
     outer: Graph | None = None
     types: Mapping[str, TensorType] = field(default_factory=dict)
     keep: frozenset[str] = frozenset()
+    reserved: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = list(self.proto.node)
@@ -210,7 +212,7 @@ class Graph:
         while root.outer is not None:
             root = root.outer
         if root._names is None:
-            root._names = set(all_names(root.proto))
+            root._names = {*root.reserved, *all_names(root.proto)}
         name, count = base, 1
         while name in root._names:
             name, count = f"{base}_{count}", count + 1

@@ -14,7 +14,7 @@ from onnxfuse.errors import ModelError
 from onnxfuse.fold import FOLDS, Fold, Outcome, fold_graph
 from onnxfuse.graph import Array, Graph, TensorType
 from onnxfuse.lift import RULES
-from onnxfuse.messages import bodies, trained_names
+from onnxfuse.messages import all_names, bodies, trained_names
 from onnxfuse.normalize import normalize
 from onnxfuse.probe import Effort, Search, Setting, model_settings
 from onnxfuse.report.counts import assumed_sizes, concrete_types, count, lacks_types
@@ -146,6 +146,7 @@ class _Run:
         self.effort = Effort()
         self.flushed: dict[str, int] = {}
         self.no_convolution: dict[str, str] = {}
+        self.names = frozenset(all_names(self.model.graph))
 
     def result(self) -> OptimizeResult:
         self._check_options()
@@ -277,6 +278,7 @@ class _Run:
             load=self.source.load,
             types=types,
             keep=self.keep | trained_names(self.model),
+            reserved=self.names,
         )
         pending = [main]
         while pending:

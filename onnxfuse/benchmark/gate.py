@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from onnxfuse.benchmark.processes import call
 from onnxfuse.benchmark.result import Interval
+from onnxfuse.errors import ModelError
 
 if TYPE_CHECKING:
     from onnxfuse.pipeline import OptimizeResult
@@ -88,15 +89,23 @@ def measured(
 
 
 def _compared(original: Path, result: OptimizeResult) -> Gate | str:
-    with tempfile.TemporaryDirectory(prefix="onnxfuse-") as folder:
-        optimized = Path(folder) / "model.onnx"
-        result.save(optimized)
-        files = (Path(os.path.abspath(original)), optimized)
-        printed = call(f"{__package__}.gate_probe", files, LIMIT)
+    try:
+        printed = _printed(original, result)
+    except (ModelError, OSError) as error:
+        return f"there is no place for a copy: {error}"
     if isinstance(printed, str):
         return printed
-    found = json.loads(printed)
+    found = json.loads(printed.splitlines()[-1])
     if isinstance(found, str):
         return found
     shapes = {name: tuple(shape) for name, shape in found.pop("shapes").items()}
     return Gate(shapes=shapes, ratio=Interval(**found.pop("ratio")), **found)
+
+
+def _printed(original: Path, result: OptimizeResult) -> bytes | str:
+    """What the process prints, or why it failed."""
+    with tempfile.TemporaryDirectory(prefix="onnxfuse-") as folder:
+        optimized = Path(folder) / "model.onnx"
+        result.save(optimized)
+        given = (Path(os.path.abspath(original)), optimized, LIMIT)
+        return call(f"{__package__}.gate_probe", given, LIMIT)

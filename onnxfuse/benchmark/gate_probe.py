@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -55,19 +56,23 @@ def _timed(opened: Opened, case: Case) -> Gate:
     return Gate(provider, case.shapes, before, after, paired_ratio(*blocks))
 
 
-def _limit_memory() -> None:
-    """Half of what the machine has: a model that needs more is not measured."""
+def _limit(seconds: float) -> None:
+    """Half of the machine's memory; and the time, should nobody be there to end the process."""
     if sys.platform != "win32":
         import resource
 
         most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        with suppress(ValueError, OSError):  # systems that have no such limit
+            resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        signal.setitimer(signal.ITIMER_REAL, 2 * seconds)
 
 
 def main() -> None:
     """Measures, and prints what came of it."""
-    original, optimized = pickle.load(sys.stdin.buffer)  # from our own parent
-    _limit_memory()
+    original, optimized, seconds = pickle.load(sys.stdin.buffer)  # from our own parent
+    _limit(seconds)
     try:
         printed = json.dumps(asdict(compared(original, optimized)))
     except (ModelError, RunError) as error:

@@ -6,7 +6,11 @@ import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
+
+_HOME = Path(__file__).parents[2]
+"""Where the process runs: before Python 3.11 it imports from there in spite of PYTHONSAFEPATH."""
 
 
 def call(module: str, given: Any, seconds: float) -> bytes | str:
@@ -28,6 +32,7 @@ def call(module: str, given: Any, seconds: float) -> bytes | str:
             command,
             input=pickle.dumps(given),
             capture_output=True,
+            cwd=_HOME,
             env=environment,
             timeout=seconds,
         )

@@ -100,7 +100,7 @@ def optimize(
     job.run(
         tuned if tune else partial(_optimized, model, keep),
         skip,
-        gate=gate and is_seen and model.is_file(),
+        gate=gate and is_seen and not tune and model.is_file(),
         steady=tune,
     )
 

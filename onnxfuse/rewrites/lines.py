@@ -231,6 +231,8 @@ def _joined(way: _Way) -> Line | None:
 def _turned(way: _Way) -> Line | None:
     given = way.line
     order = way.site.integer_list("perm") or tuple(reversed(range(given.rank)))
+    if given.axis not in order:
+        return None  # ill-formed
     return replace(given, axis=order.index(given.axis))
 
 

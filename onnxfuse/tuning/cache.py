@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -27,10 +28,18 @@ def folder() -> Path:
     if given := os.environ.get(VARIABLE):
         return Path(given)
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home()) / "onnxfuse"
+        return Path(os.environ.get("LOCALAPPDATA") or _home()) / "onnxfuse"
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "onnxfuse"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "onnxfuse"
+        return _home() / "Library" / "Caches" / "onnxfuse"
+    return Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "onnxfuse"
+
+
+def _home() -> Path:
+    """The user's folder; one that is not there where nobody knows it."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(os.devnull)
 
 
 class Cache:
@@ -74,8 +83,8 @@ class Cache:
 
 def _read(file: Path) -> dict[str, list[dict[str, float]]]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except (OSError, ValueError, RecursionError):
         return {}
     fields = {"value", "low", "high"}
     if not isinstance(found, dict):
@@ -84,6 +93,7 @@ def _read(file: Path) -> dict[str, list[dict[str, float]]]:
         key: ratios
         for key, ratios in found.items()
         if isinstance(ratios, list)
+        and ratios
         and all(isinstance(one, dict) and one.keys() == fields for one in ratios)
-        and all(type(number) is float for one in ratios for number in one.values())
+        and all(type(n) is float and math.isfinite(n) for one in ratios for n in one.values())
     }

@@ -25,7 +25,7 @@ from onnxfuse.shapes import default_opset, infer_types
 from onnxfuse.tuning.cache import Cache
 from onnxfuse.tuning.extracting import Extract, around, model_of
 from onnxfuse.tuning.measuring import best, ratios
-from onnxfuse.tuning.regions import Region, is_divisible, regions, shared_tensors
+from onnxfuse.tuning.regions import Region, is_divisible, outline, regions, shared_tensors
 from onnxfuse.tuning.stitching import stitched
 
 AS_IT_WAS = "as it was"
@@ -78,6 +78,7 @@ def tune(
     def optimized(*more: str) -> OptimizeResult:
         return optimize(given, skip=[*skip, *more], keep=keep)
 
+    names = frozenset(name for node in source.model.graph.node for name in node.output)
     tell("optimizing", 0, None)
     ways = {"": optimized()}
     steps = sorted({fold.step for fold in ways[""].report.folds})
@@ -91,7 +92,7 @@ def tune(
     ways[AS_IT_WAS] = optimized(*STEPS)
     with load_model(ways[""].source, source.name) as loaded:
         settled = {**sizes_of_shapes(loaded.inputs, shapes or {}), **(sizes or {})}
-        return Tuning(ways, keep, settings, tell).result(loaded, settled)
+        return Tuning(ways, names, keep, settings, tell).result(loaded, settled)
 
 
 @dataclass(frozen=True)
@@ -109,14 +110,24 @@ class Tuning:
     def __init__(
         self,
         ways: Mapping[str, OptimizeResult],
+        names: frozenset[str],
         keep: frozenset[str],
         settings: Settings,
         tell: Progress,
     ) -> None:
+        """Cuts the ways into regions.
+
+        Args:
+            ways: The model as it was optimized, by way; the default first.
+            names: The names of its tensors beforehand.
+            keep: Tensors that stay.
+            settings: How regions are loaded.
+            tell: Told how far it is.
+        """
         self.names, self.results = list(ways), list(ways.values())
         self.settings, self.tell = settings, tell
         self.graphs = [_graph(result, keep) for result in self.results]
-        self.shared = shared_tensors(self.graphs)
+        self.shared = shared_tensors(self.graphs) & names
         self.regions = regions(self.graphs, self.shared)
 
     def result(self, loaded: Loaded, sizes: Mapping[str, int]) -> OptimizeResult:
@@ -170,7 +181,7 @@ class Tuning:
                 continue  # a sequence
             key = cache.key(self._key(region, extract, ways, feeds))
             measured = cache.get(key)
-            if measured is None:
+            if measured is None or len(measured) != len(ways):
                 models = [
                     model_of(self.graphs, region, way, extract, feeds, self.results[0].model)
                     for way in ways
@@ -188,7 +199,7 @@ class Tuning:
     ) -> list[str]:
         first = self.graphs[0]
         nodes = [first.nodes[index] for index in (*extract.front, *extract.behind)]
-        around_it = [f"{node.op_type} {_settings_of(node)}" for node in nodes]
+        around_it = [outline(first, node) for node in nodes]
         shapes = [f"{value.dtype} {value.shape}" for value in feeds.values()]
         return [*(region.parts[way].shape for way in ways), *around_it, *shapes]
 
@@ -258,7 +269,3 @@ def _machine(settings: Settings) -> list[str]:
     names = ("onnxruntime", "processor", "cores", "gpu")
     machine = [found.get(name, "") for name in names]
     return [*machine, short_name(settings.provider), str(settings.threads)]
-
-
-def _settings_of(node: onnx.NodeProto) -> str:
-    return ";".join(str(attribute) for attribute in node.attribute)

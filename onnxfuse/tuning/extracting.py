@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
 from onnxfuse.graph import Array, Graph
-from onnxfuse.messages import renamed
-from onnxfuse.tuning.regions import Part, Region
+from onnxfuse.messages import all_names, renamed
+from onnxfuse.tuning.regions import Part, Region, is_given
 
 DEPTH = 2
 """How many nodes in front and behind are taken along."""
@@ -38,6 +39,20 @@ class Extract:
     outputs: tuple[str, ...]
 
 
+class Names:
+    """New names, none like another."""
+
+    def __init__(self, graphs: Iterable[Graph]) -> None:
+        """Those in the graphs are taken."""
+        self._taken = {name for graph in graphs for name in all_names(graph.proto)}
+
+    def new(self, name: str) -> str:
+        """A name like this one that nothing has."""
+        found = next(n for n in map(f"{name}/tuned{{}}".format, count()) if n not in self._taken)
+        self._taken.add(found)
+        return found
+
+
 def around(graph: Graph, region: Region) -> Extract:
     """What is around a region in the first graph, which makes it in the first way."""
     own = set(region.parts[0].nodes)
@@ -50,7 +65,7 @@ def around(graph: Graph, region: Region) -> Extract:
     inside = before | set(region.outputs)
     inside |= {name for index in behind for name in graph.nodes[index].output}
     needed = dict.fromkeys((*read, *(n for i in (*front, *behind) for n in graph.reads[i])))
-    inputs = tuple(n for n in needed if n not in inside and not graph.is_constant(n))
+    inputs = tuple(name for name in needed if name not in inside and is_given(graph, name))
     used = {name for index in behind for name in graph.reads[index]}
     ends = [name for index in sorted(behind) for name in graph.nodes[index].output]
     outputs = tuple(name for name in (*region.outputs, *ends) if name and name not in used)
@@ -93,7 +108,8 @@ def model_of(
     first = graphs[0]
     constants: dict[str, Array] = {}
     nodes = [first.nodes[index] for index in extract.front]
-    nodes += own_nodes(graphs[way], region.parts[way], region.outputs, "region:", constants)
+    names = Names((first, graphs[way]))
+    nodes += own_nodes(graphs[way], region.parts[way], region.outputs, names, constants)
     nodes += [first.nodes[index] for index in extract.behind]
     for index in (*extract.front, *extract.behind):
         for name in filter(first.is_constant, first.reads[index]):
@@ -118,31 +134,34 @@ def own_nodes(
     graph: Graph,
     part: Part,
     outputs: Collection[str],
-    prefix: str,
+    names: Names,
     constants: dict[str, Array],
     known: Graph | None = None,
 ) -> list[onnx.NodeProto]:
-    """Copies of a region's nodes; what is inside, and every constant, gets a name with a prefix.
+    """Copies of a region's nodes; they, what is inside, and every constant get new names.
 
     Args:
         graph: The graph that the region comes from.
         part: The region there.
         outputs: The tensors that keep their names.
-        prefix: Of the new names.
+        names: Gives the new names.
         constants: Given the constants that the nodes read, by their new names.
         known: A graph whose constants keep their names.
     """
     nodes = [graph.nodes[index] for index in part.nodes]
     read = {name for index in part.nodes for name in graph.reads[index]}
     made = (name for node in nodes for name in node.output if name)
-    names = {name: f"{prefix}{name}" for name in made if name not in outputs}
+    new = {name: names.new(name) for name in made if name not in outputs}
     for name in filter(graph.is_constant, read):
         value = graph.constant(name)
         assert value is not None
         if known is None or not _is_same(known.constant(name), value):
-            names[name] = f"{prefix}{name}"
-            constants[names[name]] = value
-    return [renamed(node, names) for node in nodes]
+            new[name] = names.new(name)
+            constants[new[name]] = value
+    copies = [renamed(node, new) for node in nodes]
+    for node in filter(lambda node: node.name, copies):
+        node.name = names.new(node.name)
+    return copies
 
 
 def _is_same(one: Array | None, other: Array) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import onnx
@@ -78,7 +79,10 @@ def _ratio(
         return found
 
 
-def _is_close(one: Array, other: Array) -> bool:
+def _is_close(one: Any, other: Any) -> bool:
+    """True for arrays that are nearly the same."""
+    if not (isinstance(one, np.ndarray) and isinstance(other, np.ndarray)):
+        return False
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     if one.dtype.kind != "f":

@@ -16,6 +16,8 @@ import onnx
 from onnxfuse.graph import Graph
 from onnxfuse.messages import attributes, bodies, has_effects
 
+_SETTINGS = 64  # integers up to this many are sizes, repeats and the like: time depends on them
+
 
 @dataclass(frozen=True)
 class Part:
@@ -99,6 +101,20 @@ def regions(graphs: Sequence[Graph], shared: frozenset[str]) -> list[Region]:
     return sorted(found, key=lambda region: graphs[0].producers[region.outputs[0]])
 
 
+def is_given(graph: Graph, name: str) -> bool:
+    """True for a tensor that nodes of the graph make, or that comes in; not for those of bodies."""
+    return not graph.is_constant(name) and (name in graph.producers or name in graph.inputs)
+
+
+def outline(graph: Graph, node: onnx.NodeProto) -> str:
+    """The same for nodes that take as long: whatever their weights and names, at one size."""
+    digest = hashlib.sha256()
+    for text in _described(graph, node, {}, named=False):
+        digest.update(text)
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
 def is_divisible(graph: Graph) -> bool:
     """False where nodes are there for what they do, and not for what they make."""
     return not any(map(has_effects, graph.nodes))
@@ -124,17 +140,17 @@ def _nodes_behind(graph: Graph, name: str, shared: frozenset[str]) -> set[int]:
 def _part(graph: Graph, nodes: Sequence[int], shared: frozenset[str]) -> Part:
     read = dict.fromkeys(name for index in nodes for name in graph.reads[index])
     made = {name for index in nodes for name in graph.nodes[index].output}
-    inputs = tuple(n for n in read if n not in made and not graph.is_constant(n))
+    inputs = tuple(name for name in read if name not in made and is_given(graph, name))
     inside: dict[str, str] = {}
-    whole, outline = hashlib.sha256(), hashlib.sha256()
+    whole, shape = hashlib.sha256(), hashlib.sha256()
     for index in nodes:
         node = graph.nodes[index]
         inside.update((name, f"{len(inside)}") for name in node.output if name not in shared)
-        for digest, named in ((whole, True), (outline, False)):
+        for digest, named in ((whole, True), (shape, False)):
             for text in _described(graph, node, inside, named):
                 digest.update(text)
                 digest.update(b"\0")
-    return Part(tuple(nodes), inputs, whole.hexdigest(), outline.hexdigest())
+    return Part(tuple(nodes), inputs, whole.hexdigest(), shape.hexdigest())
 
 
 def _described(
@@ -149,9 +165,9 @@ def _described(
             yield f"inside {inside[name]}".encode()
         elif graph.is_constant(name):
             yield f"constant {graph.constant_type(name)} {graph.constant_shape(name)}".encode()
-            if named:
-                value = graph.constant(name)
-                assert value is not None
+            value = graph.constant(name)
+            assert value is not None
+            if named or (value.dtype.kind not in "fc" and value.size <= _SETTINGS):
                 yield hashlib.sha256(value.tobytes()).digest()
         else:
             yield name.encode() if named or name in ("", "=>") else b"shared"

@@ -10,7 +10,7 @@ import onnx
 from onnxfuse.errors import ModelError
 from onnxfuse.graph import Array, Graph
 from onnxfuse.io.order import sort_nodes
-from onnxfuse.tuning.extracting import own_nodes
+from onnxfuse.tuning.extracting import Names, own_nodes
 from onnxfuse.tuning.regions import Region
 
 
@@ -31,10 +31,11 @@ def stitched(
     gone: set[int] = set()
     nodes: list[onnx.NodeProto] = []
     constants: dict[str, Array] = {}
-    for number, (region, way) in enumerate(chosen.items()):
+    names = Names(graphs)
+    for region, way in chosen.items():
         gone.update(region.parts[0].nodes)
-        part, prefix = region.parts[way], f"tuned{number}/"
-        nodes += own_nodes(graphs[way], part, region.outputs, prefix, constants, known=first)
+        part = region.parts[way]
+        nodes += own_nodes(graphs[way], part, region.outputs, names, constants, known=first)
     kept = [node for index, node in enumerate(first.nodes) if index not in gone]
     copy = onnx.ModelProto()
     copy.CopyFrom(model)

@@ -204,6 +204,18 @@ def test_what_was_not_measured_is_told(file, call, monkeypatch):
 
 
 @pytest.mark.usefixtures("on")
+def test_no_place_for_a_copy(file, call, monkeypatch):
+    def full(**_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(gate.tempfile, "TemporaryDirectory", full)
+    code, out, _ = call("optimize", file)
+    assert code == 0
+    assert "speed not measured: there is no place for a copy" in out
+    assert (file.parent / "model.fused.onnx").exists()
+
+
+@pytest.mark.usefixtures("on")
 def test_nothing_is_left_behind(file, call, monkeypatch, tmp_path):
     made = tmp_path / "temporary"
     made.mkdir()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
+import onnxfuse
 from tests.lift.building import Builder
 from tests.lift.comparing import Folded, optimized
 
@@ -384,3 +385,10 @@ def test_what_it_passes_keeps_its_name():
     y = b.conv(b.op("Relu", scale(b, start(b))), C, 5)
     (name,) = [node.name for node in b.nodes if node.op_type == "Relu"]
     assert moved(b, y).node("Relu").name == name
+
+
+def test_a_transpose_that_leaves_out_the_channels_stays():
+    b = Builder()
+    y = b.op("Transpose", scale(b, start(b)), perm=[0, 0, 2, 3])
+    result = onnxfuse.optimize(b.model(b.conv(y, C, 5)))
+    assert [n.op_type for n in result.model.graph.node] == ["Sigmoid", "Mul", "Transpose", "Conv"]

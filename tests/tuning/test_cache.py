@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from onnxfuse.benchmark.result import Interval
@@ -45,8 +46,22 @@ def test_numbers_of_other_machines_do_not_count(position):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", "3", '{"k": 1}', '{"k": [1]}', '{"k": [{"value": 1.0}]}', "\udc80"]
-    + [json.dumps({"k": [{"value": bad, "low": 1.0, "high": 1.0}]}) for bad in ("1", None, True)],
+    [
+        "",
+        "{",
+        "[]",
+        "3",
+        '{"k": 1}',
+        '{"k": [1]}',
+        '{"k": [{"value": 1.0}]}',
+        "\udc80",
+        '{"k": []}',
+        "[" * 100_000,
+    ]
+    + [
+        json.dumps({"k": [{"value": bad, "low": 1.0, "high": 1.0}]})
+        for bad in ("1", None, True, np.inf)
+    ],
 )
 def test_a_damaged_file_counts_as_nothing(cache_folder, content):
     cache_folder.mkdir()
@@ -56,6 +71,24 @@ def test_a_damaged_file_counts_as_nothing(cache_folder, content):
     cache.put("k", RATIOS)
     cache.save()
     assert Cache(MACHINE).get("k") == RATIOS
+
+
+def test_what_is_no_file_is_not_read(cache_folder):
+    (cache_folder / "tune.json").mkdir(parents=True)
+    assert Cache(MACHINE).get("k") is None
+
+
+def test_nobodys_home(monkeypatch):
+    def home():
+        raise RuntimeError("nobody knows")
+
+    for name in ("ONNXFUSE_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pathlib.Path.home", home)
+    cache = Cache(MACHINE)
+    cache.put("k", RATIOS)
+    cache.save()
+    assert cache.get("k") == RATIOS
 
 
 def test_no_place_for_it(cache_folder):

@@ -141,6 +141,40 @@ def test_weights_that_are_inputs_too(monkeypatch):
     agree(model, result.model, (2, 3, 9, 7))
 
 
+@pytest.mark.parametrize("taken", ["w/tuned0", "t/tuned0", "Relu/tuned0"])
+def test_names_that_look_like_new_ones(monkeypatch, taken):
+    monkeypatch.setattr(choosing, "ratios", taking(lambda _: FAST))
+    b = Builder()
+    x = b.op("Conv", b.input("n", 3, "h", "w"), b.random(4, 3, 3, 3, name="w"), output="t")
+    x = b.op("Tanh", b.op("Mul", x, b.constant(1.5), output="scaled"), output="bent")
+    other = b.op("Conv", x, b.random(4, 4, 3, 3, name=taken), output="seen")
+    model = b.model(b.op("Relu", other, output="y"))
+    result = tune(model)
+    assert ("scaled",) in {tuned.tensors for tuned in result.report.tuned}
+    agree(model, result.model)
+    agree(model, tune(result.model).model)
+
+
+def test_tensors_of_later_passes_are_no_tensors_of_the_model():
+    """Names of the model stay its own, also of tensors that are gone by now."""
+    b = Builder()
+    x = b.op("Tanh", b.conv(b.input(1, 3, 8, 8), 3, 4, (1, 1)), output="bent")
+    wide = b.op("Conv", x, b.random(4, 4, 3, 3), pads=same((3, 3)), output="wide")
+    point = b.op("Conv", x, b.random(4, 4, 1, 1), output="point")
+    x = b.op("Relu", b.op("Add", wide, point, output="end/Relu"), output="cut")
+    x = b.op("MaxPool", b.op("Mul", x, b.constant(2.0)), kernel_shape=[2, 2])
+    model = b.model(b.op("Sigmoid", b.op("Mul", x, b.constant(0.1), output="end"), output="y"))
+    values = {}
+    for result in (onnxfuse.optimize(model), onnxfuse.optimize(model, skip=STEPS)):
+        for name in {n for node in result.model.graph.node for n in node.output}:
+            shown = onnx.ModelProto()
+            shown.CopyFrom(result.model)
+            del shown.graph.output[:]
+            shown.graph.output.append(onnx.ValueInfoProto(name=name))
+            (value,) = run(shown, {"x": np.ones((1, 3, 8, 8), np.float32)})
+            np.testing.assert_allclose(values.setdefault(name, value), value, rtol=1e-5)
+
+
 def test_weights_are_there_once(monkeypatch):
     monkeypatch.setattr(choosing, "ratios", taking(lambda _: FAST))
     result = tune(network())
