@@ -76,6 +76,8 @@ def fold_graph(
     probes: Probes,
     skip: frozenset[str],
     impossible: Collection[tuple[str, str]],
+    *,
+    node_price: int = 0,
 ) -> Outcome:
     """Plans and makes the folds of one graph, and commits them.
 
@@ -84,6 +86,7 @@ def fold_graph(
         probes: What probing it found.
         skip: Operators whose lift rule is left out.
         impossible: (target, source) of folds that were refused before.
+        node_price: Nanoseconds that every node costs besides what its work does.
 
     Raises:
         CertificateError: If a fold does not agree with what it replaces.
@@ -97,19 +100,24 @@ def fold_graph(
         graph.commit()
         regions = find_regions(graph, skip, probes)
     outcome = Outcome()
-    _make(graph, _proposals(regions, impossible, outcome), outcome)
+    _make(graph, _proposals(regions, impossible, outcome, node_price), outcome)
     _collect_refusals(regions, outcome)
     graph.commit(prune=True)
     return outcome
 
 
 def _proposals(
-    regions: Regions, impossible: Collection[tuple[str, str]], outcome: Outcome
+    regions: Regions,
+    impossible: Collection[tuple[str, str]],
+    outcome: Outcome,
+    node_price: int,
 ) -> list[Proposal]:
     """The folds of the plan, those refused left out."""
     proposals: list[Proposal] = []
     for component in components(regions, impossible):
-        taken = lean_cover(component.order, component.options, component.required)
+        taken = lean_cover(
+            component.order, component.options, component.required, node_price=node_price
+        )
         for name in component.order:
             option = taken.get(name)
             if option is None:

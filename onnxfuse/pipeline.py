@@ -19,16 +19,21 @@ from onnxfuse.normalize import normalize
 from onnxfuse.probe import Effort, Search, Setting, model_settings
 from onnxfuse.report.counts import assumed_sizes, concrete_types, count, lacks_types
 from onnxfuse.report.report import Refused, Report
-from onnxfuse.rewrites import LAST, OPERATORS, REWRITES, Rewrite, flush_denormals
+from onnxfuse.rewrites import LAST, OPERATORS, REWRITES, TRIED, Rewrite, flush_denormals
 from onnxfuse.shapes import default_opset, infer_types
 from onnxfuse.symbols import completed_types
 
 STEPS = (FOLDS, *REWRITES, *LAST)
 """What is done to a model, by the names under which it can be left out."""
 
+FEWER_NODES = "fewer nodes"
+TRIALS = (FEWER_NODES, *TRIED)
+"""What pays on some machines: folds that save nodes at any price, and other rewrites."""
+
 MAX_PASSES = 40
 _CLEAN_UPS = 8
 OLDEST_OPSET = 7
+_NODE_PRICE = 100_000
 Progress = Callable[[str], None]
 
 
@@ -99,10 +104,23 @@ def optimize(
         ModelError: If the model cannot be used, or an option names what is not there.
         CertificateError: If a fold does not agree with the nodes it replaces.
     """
+    return optimize_with(None, model, skip=skip, keep=keep, progress=progress)
+
+
+def optimize_with(
+    trial: str | None,
+    model: Any,
+    *,
+    skip: Iterable[str] = (),
+    keep: Iterable[str] = (),
+    progress: Progress | None = None,
+) -> OptimizeResult:
+    """`optimize`, and one of `TRIALS` besides."""
     tell = progress or (lambda step: None)
     tell("reading")
     source = io.read(model)
-    return _Run(source, names_given(skip, "skip"), names_given(keep, "keep"), tell).result()
+    skip, keep = names_given(skip, "skip"), names_given(keep, "keep")
+    return _Run(source, skip, keep, tell, trial).result()
 
 
 def names_given(given: Iterable[str], option: str) -> frozenset[str]:
@@ -135,10 +153,17 @@ class _Run:
     """One optimization of one model."""
 
     def __init__(
-        self, source: io.Source, skip: frozenset[str], keep: frozenset[str], tell: Progress
+        self,
+        source: io.Source,
+        skip: frozenset[str],
+        keep: frozenset[str],
+        tell: Progress,
+        trial: str | None,
     ) -> None:
         self.source, self.model = source, source.model
         self.skip, self.keep, self.tell = skip, keep, tell
+        self.node_price = _NODE_PRICE if trial == FEWER_NODES else 0
+        self.last = {**LAST, **{n: rewrite for n, rewrite in TRIED.items() if n == trial}}
         self.opset = default_opset(self.model)
         self.folds: list[Fold] = []
         self.refusals: list[tuple[str, str, str]] = []
@@ -230,12 +255,14 @@ class _Run:
             probes = Search(graph, self._settings, self.skip, self.effort).run()
             for name, refusal in probes.refusals.items():
                 self.no_convolution.setdefault(name, refusal.reason)
-            outcome = fold_graph(graph, probes, self.skip, self.impossible)
+            outcome = fold_graph(
+                graph, probes, self.skip, self.impossible, node_price=self.node_price
+            )
             for made in (*probes.found, *(fold.target for fold in outcome.folds)):
                 self.no_convolution.pop(made, None)
             outcomes.append(outcome)
             if not any(made_here.folds or made_here.impossible for made_here in outcomes):
-                outcomes += self._rewritten(graph, LAST)
+                outcomes += self._rewritten(graph, self.last)
             for made_here in outcomes:
                 self.folds.extend(made_here.folds)
                 self.refusals.extend(made_here.refusals)

@@ -44,14 +44,29 @@ class _State:
 
 
 def lean_cover(
-    order: Sequence[str], options: Mapping[str, Sequence[Option]], required: Iterable[str]
+    order: Sequence[str],
+    options: Mapping[str, Sequence[Option]],
+    required: Iterable[str],
+    *,
+    node_price: int = 0,
 ) -> dict[str, Option]:
-    """The cheapest cover that has no more nodes than there were; arguments as for `cover`.
+    """The cheapest cover that has no more nodes than there were.
 
     Recomputing a shared tensor in each of its readers may save time and cost nodes. Nodes are given
     a price then, which rises until there are no more of them than before.
+
+    Args:
+        order: As for `cover`.
+        options: As for `cover`.
+        required: As for `cover`.
+        node_price: Nanoseconds that every node costs besides.
+
+    Returns:
+        As for `cover`.
     """
     required = frozenset(required)
+    if node_price:
+        options = {name: _priced(options[name], node_price) for name in order}
     taken = cover(order, options, required)
     if all(option.nodes <= options[name][0].nodes for name, option in taken.items()):
         return taken
@@ -59,13 +74,14 @@ def lean_cover(
     for price in _NODE_PRICES:
         if _nodes(taken) <= _nodes(own) and _cost(taken) <= _cost(own):
             return taken
-        priced = {
-            name: [replace(o, cost=o.cost + price * o.nodes) for o in options[name]]
-            for name in order
-        }
+        priced = {name: _priced(options[name], price) for name in order}
         chosen = cover(order, priced, required)
         taken = {name: options[name][priced[name].index(o)] for name, o in chosen.items()}
     return own
+
+
+def _priced(options: Sequence[Option], price: int) -> list[Option]:
+    return [replace(option, cost=option.cost + price * option.nodes) for option in options]
 
 
 def _nodes(taken: Mapping[str, Option]) -> int:

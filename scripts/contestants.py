@@ -110,7 +110,9 @@ def prepare(name: str, source: Path, target: Path, limit: float) -> str:
 
 
 def main() -> None:
-    """Reads, changes, writes."""
+    """Reads, changes, writes, and sees whether ONNX Runtime takes what was written."""
+    import onnxruntime as ort
+
     name, source, target = sys.argv[1:]
     try:
         made = CONTESTANTS[name](onnx.load(source))
@@ -118,6 +120,10 @@ def main() -> None:
         print(error, file=sys.stderr)
         sys.exit(NOT_INSTALLED)
     onnx.save(made, target)
+    onnx.checker.check_model(target)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    ort.InferenceSession(target, options, ["CPUExecutionProvider"])
 
 
 if __name__ == "__main__":

@@ -83,6 +83,17 @@ def test_a_contestant_that_fails(tmp_path):
     assert why.startswith("failed: FileNotFoundError")
 
 
+def test_a_contestant_whose_result_nobody_can_load(tmp_path, source, monkeypatch):
+    def spoilt(model: onnx.ModelProto) -> onnx.ModelProto:
+        model.graph.node[0].attribute.append(onnx.helper.make_attribute("allowzero", 1))
+        return model
+
+    monkeypatch.setitem(CONTESTANTS, "onnxslim", spoilt)
+    monkeypatch.setattr(sys, "argv", ["", "onnxslim", str(source), str(tmp_path / "out.onnx")])
+    with pytest.raises(onnx.checker.ValidationError, match="allowzero"):
+        contestants.main()
+
+
 def test_a_contestant_that_is_not_installed(tmp_path, source, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnxslim", None)
     monkeypatch.setattr(sys, "argv", ["", "onnxslim", str(source), str(tmp_path / "out.onnx")])

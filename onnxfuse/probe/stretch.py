@@ -20,8 +20,8 @@ from onnxfuse.probe.linearity import data_inputs
 from onnxfuse.reference import SUPPORTED
 
 _SHAPES = frozenset({"Shape", "Size"})
-_FOLLOWED = SUPPORTED - {"Resize", "Upsample"}
-"""Operators whose sizes `bounds.reach` bounds."""
+_FOLLOWED = SUPPORTED - {"LogSoftmax", "ReduceMax", "Resize", "Softmax", "Upsample"}
+"""Operators whose sizes `bounds.reach` bounds, and that may be affine."""
 
 
 @dataclass(frozen=True)

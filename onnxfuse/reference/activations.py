@@ -99,3 +99,20 @@ def power(call: Call) -> Tensor:
         y = y.astype(np.float64)
     result: Tensor = np.power(x, y).astype(x.dtype)
     return result
+
+
+def softmax(call: Call) -> Tensor:
+    """Softmax: exp(x) over its sum along an axis; before opset 13, along all from that one on."""
+    y: Tensor = np.exp(log_softmax(call))
+    return y
+
+
+def log_softmax(call: Call) -> Tensor:
+    """LogSoftmax: x less the logarithm of the sum of exp(x), along the axes of Softmax."""
+    x = call.inputs[0]
+    axis = call.attributes.get("axis", -1 if call.opset >= 13 else 1)
+    first = axis % x.ndim
+    axes = tuple(range(first, x.ndim)) if call.opset < 13 else (first,)
+    shifted = x - np.max(x, axis=axes, keepdims=True)
+    y: Tensor = shifted - np.log(np.sum(np.exp(shifted), axis=axes, keepdims=True))
+    return y

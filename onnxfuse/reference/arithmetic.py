@@ -104,6 +104,19 @@ def reduce_mean(call: Call) -> Tensor:
     return average
 
 
+def reduce_max(call: Call) -> Tensor:
+    """ReduceMax: the largest over axes; of none, the smallest number there is."""
+    x = call.inputs[0]
+    lowest = -np.inf if x.dtype.kind == "f" else _lowest(x.dtype)
+    axes, keepdims = _reduced_axes(call, x.ndim), bool(call.attributes.get("keepdims", 1))
+    largest: Tensor = np.max(x, axes, keepdims=keepdims, initial=lowest)
+    return largest
+
+
+def _lowest(dtype: np.dtype[Any]) -> int:
+    return 0 if dtype.kind == "b" else int(np.iinfo(dtype).min)
+
+
 def _reduced_axes(call: Call, rank: int) -> tuple[int, ...]:
     axes = call.integers("axes", 1)
     if axes or call.attributes.get("noop_with_empty_axes", 0):

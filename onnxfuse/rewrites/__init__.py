@@ -1,20 +1,26 @@
 """Exact rewrites that are no folds into a single node; one file each.
 
 `REWRITES`, by the names that users know, are tried in this order on every graph, in every pass,
-before its folds are planned; `LAST` on a graph in which there is nothing left to fold.
+before its folds are planned; `LAST` on a graph in which there is nothing left to fold. `TRIED` pay
+on some machines, for some sizes: they are made where `tune` measures it.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from onnxfuse.fold import Outcome
 from onnxfuse.graph import Graph
 from onnxfuse.rewrites.denormals import flush_denormals
+from onnxfuse.rewrites.exponentials import write_softmaxes
 from onnxfuse.rewrites.gates import distribute_gates
 from onnxfuse.rewrites.lines import OPERATORS as MOVING
 from onnxfuse.rewrites.moving import move_lines
 from onnxfuse.rewrites.phases import split_phases
 from onnxfuse.rewrites.pointwise import OPERATORS as ELEMENTWISE
 from onnxfuse.rewrites.rewriting import recognise_activations
+from onnxfuse.rewrites.shuffles import transpose_shuffles
+from onnxfuse.rewrites.softmaxes import OPERATORS as SOFTMAXES
+from onnxfuse.rewrites.softmaxes import turn_softmaxes
 from onnxfuse.rewrites.subpixel import delay_shuffles
 from onnxfuse.rewrites.upsampling import OPERATORS as RESIZING
 
@@ -24,9 +30,15 @@ REWRITES: Mapping[str, Rewrite] = {
     "gates": distribute_gates,
     "activations": recognise_activations,
     "moves": move_lines,
+    "softmaxes": turn_softmaxes,
+}
+TRIED: Mapping[str, Rewrite] = {
+    "softmaxes written out": write_softmaxes,
+    "shuffles as transposes": transpose_shuffles,
+    "phases sooner": partial(split_phases, margin=1.0),
 }
 LAST: Mapping[str, Rewrite] = {"phases": split_phases, "shuffles": delay_shuffles}
-OPERATORS = RESIZING | MOVING | ELEMENTWISE.keys()
+OPERATORS = RESIZING | MOVING | SOFTMAXES | ELEMENTWISE.keys()
 """Operators that they rewrite."""
 
-__all__ = ["LAST", "OPERATORS", "REWRITES", "Rewrite", "flush_denormals"]
+__all__ = ["LAST", "OPERATORS", "REWRITES", "TRIED", "Rewrite", "flush_denormals"]

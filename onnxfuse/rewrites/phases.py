@@ -46,12 +46,13 @@ _MARGIN = 3.0
 """Where it began to be faster when measured: runtimes fuse less around the new nodes."""
 
 
-def split_phases(graph: Graph, skip: frozenset[str]) -> Outcome:
+def split_phases(graph: Graph, skip: frozenset[str], *, margin: float = _MARGIN) -> Outcome:
     """Computes convolutions over upsampled maps at the size of the maps.
 
     Args:
         graph: The graph; changed and committed.
         skip: Operators that are left alone.
+        margin: How many times the time that moving takes has to be saved.
 
     Raises:
         CertificateError: If a replacement does not agree with the nodes it replaces.
@@ -62,7 +63,7 @@ def split_phases(graph: Graph, skip: frozenset[str]) -> Outcome:
     types: dict[str, TensorType] = {}
     for index in range(len(graph.nodes)):
         head = _head(graph, index, skip)
-        if head is None or not _pays(graph, head):
+        if head is None or not _pays(graph, head, margin):
             continue
         made = replaced(graph, head)
         if isinstance(made, Refusal):
@@ -164,14 +165,14 @@ def _fit_together(parts: Sequence[Part]) -> bool:
     return len({name for name, _ in factors}) == len(set(factors))
 
 
-def _pays(graph: Graph, head: Head) -> bool:
+def _pays(graph: Graph, head: Head, margin: float) -> bool:
     """True where fewer multiply-adds make up for what is moved, and for the nodes."""
     outputs, _, *kernel = graph.constant_shape(head.weight) or ()
     upsampled = sum(b - a for a, b in (part.channels for part in head.upsampled))
     of_four = math.prod(sum(taps) for taps in extents(kernel, head.begins))
     fewer = (math.prod(kernel) - of_four / 4) * upsampled
     moved = _MOVED + (_ADDED if head.rest else 0)
-    saved = outputs * (DENSE_MAC * fewer - _MARGIN * BYTE * ELEMENT * moved)
+    saved = outputs * (DENSE_MAC * fewer - margin * BYTE * ELEMENT * moved)
     sizes = (graph.type(head.target).shape or ())[2:]
     known = [n for n in sizes if isinstance(n, int)]
     overhead = NODE * head.more_nodes if len(known) == 2 else 0

@@ -16,7 +16,7 @@ from onnxfuse.benchmark.settings import Settings
 from onnxfuse.fold import FOLDS, Fold
 from onnxfuse.graph import Array, Graph
 from onnxfuse.messages import trained_names
-from onnxfuse.pipeline import STEPS, OptimizeResult, names_given, optimize
+from onnxfuse.pipeline import STEPS, TRIALS, OptimizeResult, names_given, optimize_with
 from onnxfuse.report.counts import concrete_types, count
 from onnxfuse.report.report import Tuned
 from onnxfuse.runtime import Feeds, Loaded, load_model, sizes_of_shapes
@@ -45,9 +45,10 @@ def tune(
 ) -> OptimizeResult:
     """Optimizes a model, and takes of each region the way that is the fastest on this machine.
 
-    The ways are `optimize`'s own, the same without one of its steps, and the region as it was. Each
-    is measured with a few nodes around it, in turn with the first, at the sizes given; another one
-    is taken where a 95% interval, twice, says that it is faster. Ratios are kept for the next time.
+    The ways are `optimize`'s own, the same without one of its steps or with what pays on some
+    machines only, and the region as it was. Each is measured with a few nodes around it, in turn
+    with the first, at the sizes given; another one is taken where a 95% interval, twice, says that
+    it is faster. Ratios are kept for the next time.
 
     Args:
         model: What `optimize` takes.
@@ -75,20 +76,23 @@ def tune(
 
     given = model if source.external else source.model
 
-    def optimized(*more: str) -> OptimizeResult:
-        return optimize(given, skip=[*skip, *more], keep=keep)
+    def optimized(*more: str, trial: str | None = None) -> OptimizeResult:
+        return optimize_with(trial, given, skip=[*skip, *more], keep=keep)
 
     names = frozenset(name for node in source.model.graph.node for name in node.output)
     tell("optimizing", 0, None)
     ways = {"": optimized()}
     steps = sorted({fold.step for fold in ways[""].report.folds})
-    if not steps:
-        return ways[""]
     for step in steps if len(steps) > 1 else ():
         if step == FOLDS:
             continue  # rewrites make room for folds, and pay by them
         tell(f"optimizing without {step}", 0, None)
         ways[f"without {step}"] = optimized(step)
+    for trial in TRIALS:
+        tell(f"optimizing with {trial}", 0, None)
+        ways[f"with {trial}"] = optimized(trial=trial)
+    if not any(way.report.folds for way in ways.values()):
+        return ways[""]
     ways[AS_IT_WAS] = optimized(*STEPS)
     with load_model(ways[""].source, source.name) as loaded:
         settled = {**sizes_of_shapes(loaded.inputs, shapes or {}), **(sizes or {})}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import onnxfuse
 from onnxfuse.benchmark.result import Interval
 from onnxfuse.benchmark.settings import Settings
-from onnxfuse.pipeline import STEPS
+from onnxfuse.pipeline import STEPS, TRIALS, optimize_with
 from onnxfuse.runtime import RunError
 from onnxfuse.tuning import choosing
 from onnxfuse.tuning.cache import Cache
@@ -35,6 +35,8 @@ def check(model, seed):
     ways = {"": onnxfuse.optimize(model.proto)}
     for step in sorted({fold.step for fold in ways[""].report.folds}):
         ways[step] = onnxfuse.optimize(model.proto, skip=[step])
+    for trial in TRIALS:
+        ways[trial] = optimize_with(trial, model.proto)
     ways["as it was"] = onnxfuse.optimize(model.proto, skip=STEPS)
     names = frozenset(name for node in model.proto.graph.node for name in node.output)
     tuning = Tuning(ways, names, frozenset(), Settings("CPUExecutionProvider"), lambda *_: None)

@@ -10,7 +10,7 @@ import pytest
 import onnxfuse
 from onnxfuse import ModelError, tune
 from onnxfuse.benchmark.result import Interval
-from onnxfuse.pipeline import STEPS
+from onnxfuse.pipeline import STEPS, TRIALS
 from onnxfuse.tuning import choosing
 from scripts.bench_optimizer import multi_branch
 from tests.lift.building import Builder, same
@@ -57,7 +57,7 @@ def test_what_is_slow_by_default_is_taken_as_it_was(monkeypatch):
     model = b.model(y)
     identity = np.eye(16, dtype=np.float32).reshape(16, 16, 1, 1)
 
-    def optimize(given, *, skip=(), keep=()):
+    def optimize_with(trial, given, *, skip=(), keep=()):
         result = onnxfuse.optimize(network())
         some = onnxfuse.optimize(given, skip=skip, keep=keep)
         if set(skip) >= set(STEPS):
@@ -72,7 +72,7 @@ def test_what_is_slow_by_default_is_taken_as_it_was(monkeypatch):
         folds = tuple(replace(fold, target="made") for fold in result.report.folds[:1])
         return replace(some, report=replace(some.report, folds=folds))
 
-    monkeypatch.setattr(choosing, "optimize", optimize)
+    monkeypatch.setattr(choosing, "optimize_with", optimize_with)
     result = tune(model, threads=1, shapes={"": (1, 16, 40, 40)})
     assert [node.op_type for node in result.model.graph.node] == ["Conv", "Tanh"]
     (tuned,) = result.report.tuned
@@ -105,6 +105,7 @@ def test_every_region_as_it_was(monkeypatch):
     assert {way.way for way in result.report.tuned} <= {
         "as it was",
         *(f"without {step}" for step in STEPS),
+        *(f"with {trial}" for trial in TRIALS),
     }
     assert result.report.after.nodes == len(result.model.graph.node)
     agree(model, result.model)
