@@ -56,8 +56,9 @@ def prove(graph: Graph, runs: Sequence[Run], term: AffineConv, view: View) -> Pr
     rng = np.random.default_rng(zlib.crc32(stretch.target.encode()))
     worst = 0.0
     for run in runs:
-        taps = math.prod(stand_in.term.kernel)
-        if math.prod(run.shape) * taps > _MOST_COLUMNS:
+        taps = max((math.prod(v.shape[2:]) for v in stand_in.constants.values()), default=1)
+        places = max(math.prod(run.shape[2:]), math.prod(run.rest.shape[2:]))
+        if math.prod(run.shape[:2]) * places * taps > _MOST_COLUMNS:
             return Refusal("its kernel and image are too large to be compared")
         x = rng.standard_normal(run.shape)
         rest, moved = (_made(graph, stand_in, stretch, x) for x in (np.zeros(run.shape), x))

@@ -282,3 +282,11 @@ def test_refuses_a_constant_over_a_symbolic_width_that_was_padded():
         b.model(b.op("Relu", b.op("Mul", y, b.random(1, 1, 6)))), {"n": 1, "h": 3, "w": 4}
     )
     assert folded.ops["Mul"] == 1
+
+
+def test_refuses_a_shuffle_whose_kernel_would_be_as_wide_as_the_image():
+    b = Builder()
+    y = b.op("Relu", b.conv(b.input(1, 4, 80, 80), 4, 48, pads=[1, 1, 1, 1]))
+    y = b.op("Transpose", reshaped(b, y, 0, 12, 4, 6400), perm=[0, 1, 3, 2])
+    y = b.op("Transpose", reshaped(b, y, 0, 3, 4, 80, 320), perm=[0, 1, 3, 2, 4])
+    stays(optimized(b.model(reshaped(b, y, 0, 3, 320, 320))), "it widens axis 2", Conv=1)

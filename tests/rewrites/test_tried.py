@@ -120,7 +120,7 @@ def test_phases_that_save_too_little_by_default():
     sizes = b.constant(np.array([1.0, 1.0, 2.0, 2.0]))
     x = b.op(
         "Resize",
-        b.input(1, 16, 8, 8),
+        b.input(1, 16, 32, 32),
         "",
         sizes,
         mode="nearest",
