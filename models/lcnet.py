@@ -13,8 +13,9 @@ the activation if it has a stride. In deployment it is hardswish(conv(x)). What 
 activation is in the next convolution too, where that is pointwise. Where it is padded, only a can
 be: outside the image are zeros, not b, so that x + b / a stays.
 
-Sizes are ours, small. Unlike the authors' layers these have nothing behind the activation where
-squeeze-and-excitation or the last pooling follows.
+Sizes are ours, small. Unlike the authors', these layers have nothing behind an activation that
+squeeze-and-excitation or the last pooling reads: no convolution follows directly that could take it
+in, and the deploy form would keep it.
 """
 
 from __future__ import annotations

@@ -29,13 +29,13 @@ def mobileone_branches(
     groups: int = 1,
     conv_branches: int = 1,
 ) -> list[nn.Module]:
-    """The branches that a MobileOne block sums: (N, C_in, H, W) -> (N, C_out, H / stride, W / stride).
+    """The branches that a MobileOne block sums, (N, C_in, H, W) -> (N, C_out, H / s, W / s) each.
 
     Args:
         in_channels: C_in.
         out_channels: C_out.
         kernel_size: size of the main kernel along both axes, odd.
-        stride: stride along both axes.
+        stride: stride s along both axes.
         groups: groups of all convolutions; C_in makes the block depthwise.
         conv_branches: the paper's k, the number of equal conv-BN branches.
     """
