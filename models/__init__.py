@@ -14,10 +14,12 @@ from torch import nn
 
 from models.acnet import acnet_resnet18
 from models.branches import reparameterize
+from models.csp_detector import csp_detector
 from models.diverse_branch import dbb_resnet18
 from models.dsconv import dsconv_net
 from models.edge_oriented import ecbsr_m4c16
 from models.im2col import im2col_net
+from models.lcnet import lcnet_rep
 from models.mobileone import mobileone_s0, mobileone_s1
 from models.qarepvgg import qarepvgg_a0
 from models.rep_neck import rep_detector
@@ -55,6 +57,8 @@ ZOO = {
     "dsconv_net": Network(dsconv_net, (1, 3, 32, 32)),
     "im2col_net": Network(im2col_net, (1, 3, 32, 32)),
     "rep_detector": Network(rep_detector, (1, 3, 96, 96)),
+    "csp_detector": Network(csp_detector, (1, 3, 96, 96)),
+    "lcnet_rep": Network(lcnet_rep, (1, 3, 64, 64)),
 }
 
 

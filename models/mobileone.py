@@ -21,21 +21,21 @@ STAGE_CHANNELS = (64, 128, 256, 512)
 STEM_CHANNELS = 64
 
 
-def mobileone_block(
+def mobileone_branches(
     in_channels: int,
     out_channels: int,
     kernel_size: int,
     stride: int = 1,
     groups: int = 1,
     conv_branches: int = 1,
-) -> nn.Sequential:
-    """One MobileOne block with its ReLU: (N, C_in, H, W) -> (N, C_out, H / stride, W / stride).
+) -> list[nn.Module]:
+    """The branches that a MobileOne block sums, (N, C_in, H, W) -> (N, C_out, H / s, W / s) each.
 
     Args:
         in_channels: C_in.
         out_channels: C_out.
         kernel_size: size of the main kernel along both axes, odd.
-        stride: stride along both axes.
+        stride: stride s along both axes.
         groups: groups of all convolutions; C_in makes the block depthwise.
         conv_branches: the paper's k, the number of equal conv-BN branches.
     """
@@ -48,7 +48,21 @@ def mobileone_block(
     branches += [
         ConvNorm(in_channels, out_channels, kernel, stride, groups) for _ in range(conv_branches)
     ]
-    return activated(branches)
+    return branches
+
+
+def mobileone_block(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    stride: int = 1,
+    groups: int = 1,
+    conv_branches: int = 1,
+) -> nn.Sequential:
+    """One MobileOne block, with its ReLU; arguments and shapes as of `mobileone_branches`."""
+    return activated(
+        mobileone_branches(in_channels, out_channels, kernel_size, stride, groups, conv_branches)
+    )
 
 
 class MobileOne(Classifier):

@@ -10,11 +10,13 @@ from torch import nn
 import models
 from models.acnet import asymmetric_block
 from models.branches import CONV_TYPES, NORM_TYPES, Block, ConvNorm, Normed, ParallelBranches
+from models.csp_detector import MeanDistance
 from models.dilated import DILATED_KERNELS, DilatedReparamBlock
 from models.diverse_branch import DiverseBranchBlock
 from models.dsconv import DSConv2d
 from models.edge_oriented import edge_block
 from models.im2col import SliceConv2d
+from models.lcnet import LearnableSum, Shift
 from models.mobileone import mobileone_block
 from models.qarepvgg import qarepvgg_block
 from models.rep_neck import rep_conv
@@ -52,6 +54,8 @@ PARAMETERS = {
     "dsconv_net": (0.01644, 0.07273),
     "im2col_net": (0.07318, 0.07273),
     "rep_detector": (0.6785, 0.6128),
+    "csp_detector": (0.9228, 0.8955),
+    "lcnet_rep": (0.3247, 0.1933),
 }
 
 # Each with the shape (C_in, *S) of its input; odd and even sizes, none equal to the channels.
@@ -68,6 +72,9 @@ BLOCKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "rep_conv_stride": (lambda: rep_conv(6, 9, stride=2), (6, 7, 10)),
     "mobileone_depthwise": (lambda: mobileone_block(6, 6, 3, 1, 6, conv_branches=4), (6, 7, 10)),
     "mobileone_pointwise": (lambda: mobileone_block(6, 9, 1, conv_branches=4), (6, 7, 10)),
+    "learnable_pointwise": (lambda: LearnableSum(6, 9, 1, activated=True), (6, 7, 10)),
+    "learnable_depthwise": (lambda: LearnableSum(6, 6, 5, groups=6, activated=True), (6, 8, 11)),
+    "learnable_stride": (lambda: LearnableSum(6, 6, 3, 2, 6, activated=False), (6, 7, 10)),
     "acnet": (lambda: asymmetric_block(6, 9), (6, 7, 10)),
     "acnet_stride": (lambda: asymmetric_block(6, 9, stride=2, groups=3), (6, 7, 10)),
     "diverse": (lambda: DiverseBranchBlock(6, 9), (6, 7, 10)),
@@ -170,6 +177,26 @@ def test_detector_predicts_at_two_scales():
     fine, coarse = outputs_of(models.build("rep_detector"), noise(2, 3, 64, 96))
     assert fine.shape == (2, 3 * (5 + 10), 8, 12)
     assert coarse.shape == (2, 3 * (5 + 10), 4, 6)
+
+
+def test_detector_puts_the_places_of_both_scales_in_a_row():
+    distances, logits = outputs_of(models.build("csp_detector"), noise(2, 3, 64, 96))
+    assert distances.shape == (2, 4, 8 * 12 + 4 * 6)
+    assert logits.shape == (2, 80, 8 * 12 + 4 * 6)
+
+
+def test_distance_is_the_mean_of_its_sides_distribution():
+    logits = noise(2, 4 * 16, 5).double()
+    shares = logits.reshape(2, 4, 16, 5).exp()
+    bins = torch.arange(16.0, dtype=torch.float64)
+    expected = torch.einsum("nsbp,b->nsp", shares, bins) / shares.sum(2)
+    torch.testing.assert_close(MeanDistance().double()(logits), expected)
+
+
+@pytest.mark.parametrize(("size", "shifts"), [(1, 0), (3, 1)])
+def test_a_shift_in_front_of_padding_stays_one(size, shifts):
+    deploy = models.reparameterize(LearnableSum(6, 6, size, activated=True).eval())
+    assert sum(isinstance(child, Shift) for child in deploy.modules()) == shifts
 
 
 def test_reparameterize_leaves_its_argument_alone():

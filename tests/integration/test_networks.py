@@ -77,10 +77,13 @@ COUNTED = {
     "dsconv_net": Counts(6, 6, 6),
     "im2col_net": Counts(0, 6, 6),
     "rep_detector": Counts(26, 30, 15),
+    "csp_detector": Counts(54, 61, 42),
+    "lcnet_rep": Counts(35, 36, 17),
 }
 
 EXAMPLE_SHAPE = (2, 3, 96, 64)
 TAKES_MINUTES = ("acnet_resnet18", "mobileone_s0", "repvgg_a0")
+ONE_EXPORT = ("csp_detector", "lcnet_rep")  # by default, and one more in CI
 
 # On feature maps of six pixels the mean over channels, and what is added to it, are a 1x1 Conv.
 LARGER_SHAPES = {"unireplknet_a": (2, 3, 160, 128)}
@@ -126,6 +129,11 @@ class Case(NamedTuple):
             return (pytest.mark.slow if in_ci else pytest.mark.nightly,)
         if (self.form, self.dynamic) == ("dynamo", True) and self.name in TAKES_MINUTES:
             return (pytest.mark.nightly,)
+        if self.name in ONE_EXPORT:
+            if (self.form, self.dynamic) == ("script_unfolded", True):
+                return ()
+            in_ci = (self.form, self.dynamic) == ("dynamo", False)
+            return (pytest.mark.slow if in_ci else pytest.mark.nightly,)
         if self.name in COUNTED:
             if self.form == "dynamo":
                 in_ci = not self.dynamic and self.name != "qarepvgg_a0"
