@@ -18,6 +18,7 @@ from onnxfuse.rewrites.moving import move_lines
 from onnxfuse.rewrites.phases import split_phases
 from onnxfuse.rewrites.pointwise import OPERATORS as ELEMENTWISE
 from onnxfuse.rewrites.rewriting import recognise_activations
+from onnxfuse.rewrites.shifts import layer_shifts
 from onnxfuse.rewrites.shuffles import transpose_shuffles
 from onnxfuse.rewrites.softmaxes import OPERATORS as SOFTMAXES
 from onnxfuse.rewrites.softmaxes import turn_softmaxes
@@ -37,7 +38,11 @@ TRIED: Mapping[str, Rewrite] = {
     "shuffles as transposes": transpose_shuffles,
     "phases sooner": partial(split_phases, margin=1.0),
 }
-LAST: Mapping[str, Rewrite] = {"phases": split_phases, "shuffles": delay_shuffles}
+LAST: Mapping[str, Rewrite] = {
+    "phases": split_phases,
+    "shuffles": delay_shuffles,
+    "shifts": layer_shifts,
+}
 OPERATORS = RESIZING | MOVING | SOFTMAXES | ELEMENTWISE.keys()
 """Operators that they rewrite."""
 

@@ -11,8 +11,9 @@ may be larger by 4, 6, ... in height or width: half of the factor stays, as an u
 2. U comes from a Resize or an Upsample that repeats pixels (`upsampling`), by even factors.
 3. U and the Concat, along the channels, are for this Conv alone.
 4. It pays, for each position of the output: by the prices in `cost`, the multiply-adds saved are
-   three times what DepthToSpace, the Concat in front of it and the sum move. Sizes do not matter
-   but for the overhead of the nodes, which counts where they are known.
+   so many times what DepthToSpace, the Concat in front of it and the sum move, as it took when
+   measured (`measured`): runtimes fuse less around the new nodes. Sizes do not matter but for the
+   overhead of the nodes, which counts where they are known.
 5. The summed taps fit into the model's type.
 
 Tried when there is nothing left to fold: a scale behind the Conv, or a branch beside it, joins it
@@ -33,6 +34,7 @@ from onnxfuse.cost import BYTE, DENSE_MAC, ELEMENT, NODE
 from onnxfuse.fold import Fold, Outcome
 from onnxfuse.graph import Graph, TensorType
 from onnxfuse.messages import attributes, operator
+from onnxfuse.rewrites.measured import paying_from
 from onnxfuse.rewrites.phase_kernels import extents
 from onnxfuse.rewrites.phase_making import Head, Part, replaced
 from onnxfuse.rewrites.upsampling import OPERATORS, upsampling
@@ -42,17 +44,15 @@ _MOVED = 4
 """Elements moved for each of the output: the Concat and DepthToSpace read and write it."""
 _ADDED = 4
 """And where a sum follows: one term is written, two are read, and the sum is written."""
-_MARGIN = 3.0
-"""Where it began to be faster when measured: runtimes fuse less around the new nodes."""
 
 
-def split_phases(graph: Graph, skip: frozenset[str], *, margin: float = _MARGIN) -> Outcome:
+def split_phases(graph: Graph, skip: frozenset[str], *, margin: float | None = None) -> Outcome:
     """Computes convolutions over upsampled maps at the size of the maps.
 
     Args:
         graph: The graph; changed and committed.
         skip: Operators that are left alone.
-        margin: How many times the time that moving takes has to be saved.
+        margin: What the gain has to exceed; by default, from where on it paid when measured.
 
     Raises:
         CertificateError: If a replacement does not agree with the nodes it replaces.
@@ -61,9 +61,10 @@ def split_phases(graph: Graph, skip: frozenset[str], *, margin: float = _MARGIN)
     if not graph.takes_initializers:
         return outcome
     types: dict[str, TensorType] = {}
+    needed = paying_from("phases") if margin is None else margin
     for index in range(len(graph.nodes)):
         head = _head(graph, index, skip)
-        if head is None or not _pays(graph, head, margin):
+        if head is None or _gain(graph, head) <= needed:
             continue
         made = replaced(graph, head)
         if isinstance(made, Refusal):
@@ -165,18 +166,24 @@ def _fit_together(parts: Sequence[Part]) -> bool:
     return len({name for name, _ in factors}) == len(set(factors))
 
 
-def _pays(graph: Graph, head: Head, margin: float) -> bool:
-    """True where fewer multiply-adds make up for what is moved, and for the nodes."""
+def gain_at(graph: Graph, index: int) -> float | None:
+    """The modelled gain of a node's phases; None where it has none."""
+    head = _head(graph, index, frozenset())
+    return None if head is None else _gain(graph, head)
+
+
+def _gain(graph: Graph, head: Head) -> float:
+    """The time of the multiply-adds saved, less that of more nodes, over that of moving."""
     outputs, _, *kernel = graph.constant_shape(head.weight) or ()
     upsampled = sum(b - a for a, b in (part.channels for part in head.upsampled))
     of_four = math.prod(sum(taps) for taps in extents(kernel, head.begins))
-    fewer = (math.prod(kernel) - of_four / 4) * upsampled
-    moved = _MOVED + (_ADDED if head.rest else 0)
-    saved = outputs * (DENSE_MAC * fewer - margin * BYTE * ELEMENT * moved)
+    saved = DENSE_MAC * (math.prod(kernel) - of_four / 4) * upsampled
+    moved = BYTE * ELEMENT * (_MOVED + (_ADDED if head.rest else 0))
     sizes = (graph.type(head.target).shape or ())[2:]
     known = [n for n in sizes if isinstance(n, int)]
-    overhead = NODE * head.more_nodes if len(known) == 2 else 0
-    return saved * math.prod(known) > overhead if len(known) == 2 else saved > 0
+    if len(known) == 2:
+        saved -= NODE * head.more_nodes / max(outputs * math.prod(known), 1)
+    return saved / moved
 
 
 def _types(graph: Graph, fold: Fold) -> Mapping[str, TensorType]:

@@ -13,8 +13,9 @@ channels becomes one of k * k * C, the same for each place in the block.
    output padding, a given shape or groups; the rest are such ConvTransposes, Convs with a kernel
    and strides of 1, no padding and no groups, and elementwise operators of one tensor and numbers.
 3. Weights and biases are constant, and nobody else needs what lies between.
-4. It pays: the image in between, which is not written and read, costs more by the cost model than
-   the products with zeros and moving the result into place. One ConvTranspose alone does not pay.
+4. It pays: the image in between, which is not written and read, costs so many times by the cost
+   model what the products with zeros do and moving the result into place, as it took when measured
+   (`measured`). One ConvTranspose alone does not pay.
 
 Tried when there is nothing left to fold: a scale behind a ConvTranspose joins it before.
 """
@@ -22,7 +23,7 @@ Tried when there is nothing left to fold: a scale behind a ConvTranspose joins i
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,12 +36,12 @@ from onnxfuse.fold import Fold, Outcome
 from onnxfuse.graph import Array, Graph
 from onnxfuse.lift.site import Site, View
 from onnxfuse.messages import operator
+from onnxfuse.rewrites.measured import paying_from
 from onnxfuse.rewrites.pointwise import is_pointwise
 from onnxfuse.rewrites.proving import Replacement, certify_equal, put_in
 
 _IMAGE = View.image(4)
 _PASSES = 3  # over an image that is written, scattered into place and read again
-_MARGIN = 1.5  # where it began to be faster when measured
 _LARGEST_WEIGHT = 1 << 16  # entries
 _LONGEST = 24
 _PROBE_SIZES = ((1, 1, 1), (2, 2, 3))  # N, H, W
@@ -71,12 +72,13 @@ class _Chain:
     maps: tuple[_Map, ...]
 
 
-def delay_shuffles(graph: Graph, skip: frozenset[str]) -> Outcome:
+def delay_shuffles(graph: Graph, skip: frozenset[str], *, margin: float | None = None) -> Outcome:
     """Puts pointwise Convs and one DepthToSpace in the place of ConvTransposes in a row.
 
     Args:
         graph: The graph; changed and committed.
         skip: Operators that are left alone.
+        margin: What the gain has to exceed; by default, from where on it paid when measured.
 
     Raises:
         CertificateError: If they do not agree with the nodes they replace.
@@ -85,8 +87,9 @@ def delay_shuffles(graph: Graph, skip: frozenset[str]) -> Outcome:
         return Outcome()
     outcome = Outcome()
     taken: set[int] = set()
+    needed = paying_from("shuffles") if margin is None else margin
     for index, node in enumerate(graph.nodes):
-        chain = None if index in taken else _chain(graph, index, skip)
+        chain = None if index in taken else _chain(graph, index, skip, needed)
         if chain is None:
             continue
         made = _replaced(graph, chain)
@@ -99,7 +102,13 @@ def delay_shuffles(graph: Graph, skip: frozenset[str]) -> Outcome:
     return outcome
 
 
-def _chain(graph: Graph, first: int, skip: frozenset[str]) -> _Chain | None:
+def gain_at(graph: Graph, index: int) -> float | None:
+    """The modelled gain of the longest chain behind a node; None where there is none."""
+    chain = _chain(graph, index, frozenset(), 0.0)
+    return None if chain is None else _gain(chain.maps)
+
+
+def _chain(graph: Graph, first: int, skip: frozenset[str], margin: float) -> _Chain | None:
     """The longest chain behind a ConvTranspose that pays."""
     nodes: list[int] = []
     maps: list[_Map] = []
@@ -116,7 +125,7 @@ def _chain(graph: Graph, first: int, skip: frozenset[str]) -> _Chain | None:
         elif not maps or not is_pointwise(graph, index) or len(graph.data(index)) != 1:
             break
         nodes.append(index)
-        if found is not None and len(maps) > 1 and _saved(maps) > 0:
+        if found is not None and len(maps) > 1 and _gain(maps) > margin:
             best = _Chain(tuple(nodes), tuple(maps))
         index = graph.only_reader(graph.nodes[index].output[0])
     return best
@@ -160,8 +169,8 @@ def _map(graph: Graph, index: int) -> _Map | None:
 # Prices ----------------------------------------------------------------------------------------
 
 
-def _saved(maps: list[_Map]) -> float:
-    """Nanoseconds that a chain saves for every pixel in front of it."""
+def _gain(maps: Sequence[_Map]) -> float:
+    """The time that a chain saves over the time that it takes, for every pixel in front of it."""
     saved, zeros, block = 0.0, 0, 1
     for one in maps:
         outputs, inputs = one.weight.shape[2:]
@@ -172,7 +181,7 @@ def _saved(maps: list[_Map]) -> float:
         if one is not maps[-1]:
             saved += _moved(block**2 * outputs)
     spent = cost.DENSE_MAC * zeros + _moved(block**2 * maps[-1].weight.shape[2])
-    return saved - _MARGIN * spent
+    return saved / spent
 
 
 def _moved(elements: int) -> float:

@@ -20,6 +20,7 @@ from torch import nn
 import onnxfuse
 from models.branches import reparameterize
 from models.exporting import Form, export
+from onnxfuse.fold import Fold
 
 # Relative L2, between two float32 models that compute the same.
 LARGEST_DISTANCE = 1e-5
@@ -77,12 +78,13 @@ def count(model: onnx.ModelProto) -> Counter[str]:
 
 @dataclass(frozen=True)
 class Fused:
-    """A module, its export, what onnxfuse made of it, and the outputs of all three."""
+    """A module, its export, what onnxfuse made of it and by which folds, and all outputs."""
 
     module: nn.Module
     original: onnx.ModelProto
     result: onnx.ModelProto
     inputs: tuple[torch.Tensor, ...]
+    folds: tuple[Fold, ...]
 
     @classmethod
     def of(
@@ -91,7 +93,8 @@ class Fused:
         """Exports `module` for inputs of the first of `shapes`, and optimizes the export."""
         inputs = tuple(noise(shape, seed) for seed, shape in enumerate(shapes, start=1))
         original = export(module, inputs[0], form, dynamic)
-        return cls(module, original, onnxfuse.optimize(original).model, inputs)
+        made = onnxfuse.optimize(original)
+        return cls(module, original, made.model, inputs, made.report.folds)
 
     @cached_property
     def original_outputs(self) -> list[list[np.ndarray]]:
