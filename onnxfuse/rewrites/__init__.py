@@ -15,6 +15,8 @@ from onnxfuse.rewrites.moving import move_lines
 from onnxfuse.rewrites.phases import split_phases
 from onnxfuse.rewrites.pointwise import OPERATORS as ELEMENTWISE
 from onnxfuse.rewrites.rewriting import recognise_activations
+from onnxfuse.rewrites.splits import OPERATORS as CUTTING
+from onnxfuse.rewrites.splits import split_convolutions
 from onnxfuse.rewrites.subpixel import delay_shuffles
 from onnxfuse.rewrites.upsampling import OPERATORS as RESIZING
 
@@ -25,8 +27,12 @@ REWRITES: Mapping[str, Rewrite] = {
     "activations": recognise_activations,
     "moves": move_lines,
 }
-LAST: Mapping[str, Rewrite] = {"phases": split_phases, "shuffles": delay_shuffles}
-OPERATORS = RESIZING | MOVING | ELEMENTWISE.keys()
+LAST: Mapping[str, Rewrite] = {
+    "phases": split_phases,
+    "shuffles": delay_shuffles,
+    "splits": split_convolutions,
+}
+OPERATORS = RESIZING | MOVING | CUTTING | ELEMENTWISE.keys()
 """Operators that they rewrite."""
 
 __all__ = ["LAST", "OPERATORS", "REWRITES", "Rewrite", "flush_denormals"]
