@@ -230,6 +230,8 @@ def _channels_of_split(site: Site) -> list[int] | Refusal:
         if sizes is None:
             return Refusal("its sizes are not constant")
     if sizes is None:
+        if channels % len(outputs) and site.graph.opset < 18:
+            return Refusal(f"{len(outputs)} equal parts of {channels} channels do not exist")
         part = math.ceil(channels / len(outputs))
         sizes = tuple(min(part, channels - i * part) for i in range(len(outputs)))
     if len(sizes) != len(outputs) or min(sizes) < 0 or sum(sizes) != channels:

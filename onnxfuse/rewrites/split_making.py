@@ -142,7 +142,7 @@ def _replacement(graph: Graph, head: Head, part: Part, cuts: Cuts) -> Replacemen
 
 def _given(graph: Graph, node: onnx.NodeProto, place: int, part: Part, cuts: Cuts) -> str:
     """What a node of a part reads in the place of a constant, or of x."""
-    name = node.input[place]
+    name: str = node.input[place]
     if operator(node) == "Conv":
         return cuts.of(name, 0, part) if place else name
     shape = graph.constant_shape(name) or ()

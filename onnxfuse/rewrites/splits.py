@@ -32,7 +32,7 @@ import onnx
 from onnxfuse.affine import Refusal
 from onnxfuse.cost import LANES
 from onnxfuse.fold import Outcome
-from onnxfuse.graph import FLOAT_TYPES, Dim, Graph
+from onnxfuse.graph import Dim, Graph
 from onnxfuse.lift.convolution import weights
 from onnxfuse.lift.movement import chosen_channels
 from onnxfuse.lift.site import Site
@@ -88,8 +88,7 @@ def split_convolutions(graph: Graph, skip: frozenset[str]) -> Outcome:
 
 def _head(graph: Graph, name: str, skip: frozenset[str]) -> Head | None:
     """The convolution that makes a tensor which is cut into parts."""
-    kind = graph.type(name)
-    if kind.elem_type not in FLOAT_TYPES or kind.rank != IMAGE.rank or graph.is_pinned(name):
+    if graph.is_pinned(name):
         return None
     parts = _parts(graph, name, skip)
     nodes = _above(graph, name, parts, skip) if parts else None
@@ -141,7 +140,7 @@ def _above(
                 return None
             if groups == 1:
                 return nodes if _is_for_the_last(graph, nodes) else None
-        elif not inputs or not _is_elementwise(graph, node, channels):
+        elif not inputs or not _is_elementwise(graph, node):
             return None
         pending.update(graph.producers.get(name, -1) for name in inputs)
     return None
@@ -165,17 +164,16 @@ def _groups(graph: Graph, node: onnx.NodeProto, channels: Dim, parts: Sequence[P
     return groups if whole and several * groups == channels else 0
 
 
-def _is_elementwise(graph: Graph, node: onnx.NodeProto, channels: Dim) -> bool:
+def _is_elementwise(graph: Graph, node: onnx.NodeProto) -> bool:
     """True for a node that works on each channel by itself, with constants for all pixels alike."""
     shapes = [graph.constant_shape(name) or () for name in node.input if graph.is_constant(name)]
-    return operator(node) in _ELEMENTWISE and all(_is_per_channel(s, channels) for s in shapes)
+    return operator(node) in _ELEMENTWISE and all(map(_is_per_channel, shapes))
 
 
-def _is_per_channel(shape: Sequence[int], channels: Dim) -> bool:
-    """True for the shape of one number, or of one for each channel of an image."""
-    others = {n for axis, n in enumerate(reversed(shape), 1) if axis != FROM_BEHIND}
-    own = shape[-FROM_BEHIND] if len(shape) >= FROM_BEHIND else 1
-    return len(shape) <= IMAGE.rank and others <= {1} and own in (1, channels)
+def _is_per_channel(shape: Sequence[int]) -> bool:
+    """True for one number, or one for each channel of an image."""
+    places = enumerate(reversed(shape), 1)
+    return all(extent == 1 or place == FROM_BEHIND for place, extent in places)
 
 
 def _is_for_the_last(graph: Graph, nodes: Sequence[int]) -> bool:
