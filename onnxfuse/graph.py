@@ -197,9 +197,13 @@ class Graph:
             if not self.is_constant(name) and self.type(name).elem_type in (0, *FLOAT_TYPES)
         )
 
+    def is_pinned(self, name: str) -> bool:
+        """True for a tensor that has to be there whatever the nodes read."""
+        return name in self.outputs or name in self.captured or name in self.keep
+
     def only_reader(self, name: str) -> int | None:
         """The node, by index, for which alone a tensor is there; None where others need it."""
-        if name in self.outputs or name in self.captured or name in self.keep:
+        if self.is_pinned(name):
             return None
         readers = self.consumers.get(name, [])
         return readers[0] if len(readers) == 1 else None

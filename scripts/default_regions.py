@@ -119,6 +119,20 @@ def _shifted(channels: int, size: int) -> onnx.ModelProto:
     return n.model(n.op("Relu", y))
 
 
+def _cut(channels: int, size: int) -> onnx.ModelProto:
+    """A block of YOLOv8's backbone, whose first layer is cut in two."""
+    n = _Net(1, channels, size, size)
+    half = channels // 2
+
+    def silu(x: str) -> str:
+        return n.op("Mul", x, n.op("Sigmoid", x))
+
+    first, second = n.ops("Split", 2, silu(n.conv(n.x, channels, channels)), axis=1)
+    third = silu(n.conv(silu(n.conv(second, half, half, 3)), half, half, 3))
+    together = n.op("Concat", first, second, third, axis=1)
+    return n.model(silu(n.conv(together, channels + half, channels)))
+
+
 def _upsampled(channels: int, outputs: int, size: int, beside: int = 0) -> onnx.ModelProto:
     """A 3x3 Conv over an upsampled map, beside which another one may be."""
     n = _Net(1, channels + beside, size, size)
@@ -187,6 +201,11 @@ _GRIDS: dict[str, tuple[Callable[..., onnx.ModelProto], str, tuple[tuple[int, ..
         _shifted,
         "shift in front of a padded layer, {} channels, {}x{1}",
         ((16, 80), (64, 40), (240, 12)),
+    ),
+    "splits": (
+        _cut,
+        "layer cut in two, {} channels, {}x{1}",
+        ((32, 80), (64, 40), (128, 20)),
     ),
     "softmaxes": (
         _distribution,

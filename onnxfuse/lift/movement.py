@@ -118,7 +118,31 @@ def _widened(channels: int, added: tuple[int, int], value: float, rank: int) -> 
 
 def slicing(site: Site) -> Step | Refusal:
     """Slice: chosen channels, or a crop with a stride over spatial axes."""
-    name = site.input(0)
+    name, cuts = site.input(0), _cuts(site)
+    if isinstance(cuts, Refusal):
+        return cuts
+    if set(cuts) == {site.view.axis}:
+        chosen = _channels_of_slice(site, cuts)
+        return chosen if isinstance(chosen, Refusal) else choose(name, chosen)
+    if not set(cuts) <= set(site.view.spatial):
+        return Refusal("it slices the batch, or channels and space at once")
+    return _crop(site, name, cuts)
+
+
+def chosen_channels(site: Site) -> Sequence[int] | Refusal:
+    """The channels that an output of a Split or a Slice takes, in order; there may be none."""
+    if site.node.op_type == "Split":
+        return _channels_of_split(site)
+    cuts = _cuts(site)
+    if isinstance(cuts, Refusal):
+        return cuts
+    if set(cuts) != {site.view.axis}:
+        return Refusal("it slices more than the channels")
+    return _channels_of_slice(site, cuts)
+
+
+def _cuts(site: Site) -> dict[int, list[int]] | Refusal:
+    """Start, end and step of a Slice, by axis."""
     if site.graph.opset < 10:
         starts, ends, axes = (
             site.integer_list("starts"),
@@ -138,16 +162,15 @@ def slicing(site: Site) -> Step | Refusal:
     places = site.axes(axes or range(len(starts)))
     if places is None or {len(starts), len(ends), len(steps)} != {len(places)} or 0 in steps:
         return Refusal("its bounds, axes and steps do not fit each other")
-    cuts = {axis: cut for axis, *cut in zip(places, starts, ends, steps, strict=True)}
-    if set(cuts) == {site.view.axis}:
-        channels = site.channels(name)
-        if channels is None:
-            return Refusal("the number of its channels is not known")
-        start, end, step = cuts[site.view.axis]
-        return choose(name, _sliced(channels, start, end, step))
-    if not set(cuts) <= set(site.view.spatial):
-        return Refusal("it slices the batch, or channels and space at once")
-    return _crop(site, name, cuts)
+    return {axis: cut for axis, *cut in zip(places, starts, ends, steps, strict=True)}
+
+
+def _channels_of_slice(site: Site, cuts: dict[int, list[int]]) -> list[int] | Refusal:
+    channels = site.channels(site.input(0))
+    if channels is None:
+        return Refusal("the number of its channels is not known")
+    start, end, step = cuts[site.view.axis]
+    return _sliced(channels, start, end, step)
 
 
 def _sliced(count: int, start: int, end: int, step: int) -> list[int]:
@@ -190,8 +213,12 @@ def _crop(site: Site, name: str, cuts: dict[int, list[int]]) -> Step | Refusal:
 
 def split(site: Site) -> Step | Refusal:
     """Split along the channels."""
-    name = site.input(0)
-    channels = site.channels(name)
+    chosen = _channels_of_split(site)
+    return chosen if isinstance(chosen, Refusal) else choose(site.input(0), chosen)
+
+
+def _channels_of_split(site: Site) -> list[int] | Refusal:
+    channels = site.channels(site.input(0))
     if site.axes([site.integer("axis", 0)]) != (site.view.axis,) or channels is None:
         return Refusal("it does not split the channels, or their number is not known")
     outputs = list(site.node.output)
@@ -203,13 +230,15 @@ def split(site: Site) -> Step | Refusal:
         if sizes is None:
             return Refusal("its sizes are not constant")
     if sizes is None:
+        if channels % len(outputs) and site.graph.opset < 18:
+            return Refusal(f"{len(outputs)} equal parts of {channels} channels do not exist")
         part = math.ceil(channels / len(outputs))
         sizes = tuple(min(part, channels - i * part) for i in range(len(outputs)))
     if len(sizes) != len(outputs) or min(sizes) < 0 or sum(sizes) != channels:
         return Refusal(f"its sizes {list(sizes)} do not add up to {channels} channels")
     position = outputs.index(site.output)
     start = sum(sizes[:position])
-    return choose(name, list(range(start, start + sizes[position])))
+    return list(range(start, start + sizes[position]))
 
 
 def gather(site: Site) -> Step | Refusal:

@@ -22,6 +22,8 @@ from onnxfuse.rewrites.shifts import layer_shifts
 from onnxfuse.rewrites.shuffles import transpose_shuffles
 from onnxfuse.rewrites.softmaxes import OPERATORS as SOFTMAXES
 from onnxfuse.rewrites.softmaxes import turn_softmaxes
+from onnxfuse.rewrites.splits import OPERATORS as CUTTING
+from onnxfuse.rewrites.splits import split_convolutions
 from onnxfuse.rewrites.subpixel import delay_shuffles
 from onnxfuse.rewrites.upsampling import OPERATORS as RESIZING
 
@@ -33,17 +35,18 @@ REWRITES: Mapping[str, Rewrite] = {
     "moves": move_lines,
     "softmaxes": turn_softmaxes,
 }
+LAST: Mapping[str, Rewrite] = {
+    "phases": split_phases,
+    "shuffles": delay_shuffles,
+    "splits": split_convolutions,
+    "shifts": layer_shifts,
+}
 TRIED: Mapping[str, Rewrite] = {
     "softmaxes written out": write_softmaxes,
     "shuffles as transposes": transpose_shuffles,
     "phases sooner": partial(split_phases, margin=1.0),
 }
-LAST: Mapping[str, Rewrite] = {
-    "phases": split_phases,
-    "shuffles": delay_shuffles,
-    "shifts": layer_shifts,
-}
-OPERATORS = RESIZING | MOVING | SOFTMAXES | ELEMENTWISE.keys()
+OPERATORS = RESIZING | MOVING | SOFTMAXES | CUTTING | ELEMENTWISE.keys()
 """Operators that they rewrite."""
 
 __all__ = ["LAST", "OPERATORS", "REWRITES", "TRIED", "Rewrite", "flush_denormals"]

@@ -146,7 +146,7 @@ class _Search:
     def _all_take(self, name: str, given: Line) -> bool:
         """True where layers alone read a tensor, and each takes the line in."""
         graph = self.graph
-        if any(name in names for names in (graph.outputs, graph.captured, graph.keep)):
+        if graph.is_pinned(name):
             return False
         return all(self._takes(index, name, given) for index in graph.consumers.get(name, ()))
 

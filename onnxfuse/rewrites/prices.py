@@ -37,7 +37,7 @@ class Prices:
             name = self.graph.nodes[index].output[0]
             readers = self.graph.consumers[name]
             few = len(readers) <= len(between) and gone.issuperset(readers)
-            if few and not self._is_seen(name):
+            if few and not self.graph.is_pinned(name):
                 gone.add(index)
         return tuple(sorted(gone))
 
@@ -51,11 +51,6 @@ class Prices:
             scaled = recipe.trail[0] != NOTHING[0]
             before, after = before - self._behind(target, gone), after - scaled
         return len(before) - after
-
-    def _is_seen(self, name: str) -> bool:
-        """True for a tensor that stays whatever reads it."""
-        graph = self.graph
-        return name in graph.outputs or name in graph.captured or name in graph.keep
 
     def _front(self, base: str, gone: Sequence[int]) -> set[int]:
         """The nodes that scale and shift the base, before anything else does."""
@@ -83,7 +78,9 @@ class Prices:
 
     def _is_taken_in_front(self, base: str, gone: Sequence[int]) -> bool:
         """True where a layer makes the base, for these nodes alone."""
-        if self._is_seen(base) or any(reader not in gone for reader in self.graph.consumers[base]):
+        if self.graph.is_pinned(base) or any(
+            reader not in gone for reader in self.graph.consumers[base]
+        ):
             return False
         index = self.graph.producers.get(base)
         node = None if index is None else self.graph.nodes[index]
@@ -92,7 +89,7 @@ class Prices:
     def _is_taken_in_behind(self, target: str) -> bool:
         """True where layers alone read the target; a shift may be lost on their borders."""
         readers = self.graph.consumers.get(target, ())
-        return not self._is_seen(target) and all(
+        return not self.graph.is_pinned(target) and all(
             operator(self.graph.nodes[index]) in (_LAYERS | _WITHOUT_SHIFT) - self.skip
             and self.data[index] == (target,)
             for index in readers

@@ -74,7 +74,7 @@ def _between_layers(graph: Graph, index: int, skip: frozenset[str]) -> Line | No
 
 
 def _is_for_layers(graph: Graph, name: str) -> bool:
-    if name in graph.outputs or name in graph.captured or name in graph.keep:
+    if graph.is_pinned(name):
         return False
     readers = graph.consumers.get(name, ())
     return bool(readers) and all(operator(graph.nodes[i]) in _LAYERS for i in readers)

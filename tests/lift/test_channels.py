@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 
 from tests.handmade import build
 from tests.lift.building import Builder
-from tests.lift.comparing import optimized, refusal
+from tests.lift.comparing import left_alone, optimized, refusal
 
 C = 4
 SIZES = ({"n": 1, "h": 6, "w": 6}, {"n": 2, "h": 7, "w": 9})
@@ -274,6 +274,17 @@ def test_refuses_split_and_gather_along_space():
     assert folded.ops["Split"] == folded.ops["Gather"] == 1
     assert refusal(model, "Split").startswith("it does not split the channels")
     assert refusal(model, "Gather").startswith("it does not gather channels")
+
+
+def test_refuses_equal_parts_that_are_not_equal():
+    """Only since opset 18 the last may be smaller."""
+    b = Builder(13)
+    y = b.conv(b.input("n", 7, "h", "w"), 7, 7)
+    b.ops("Split", y, outputs=["first", "second"], axis=1)
+    outputs = [helper.make_tensor_value_info("first", TensorProto.FLOAT, ("n", 4, None, None))]
+    model = build(b.nodes, b.inputs, outputs, b.initializers, [])
+    left_alone(model)
+    assert refusal(model, "Split") == "2 equal parts of 7 channels do not exist"
 
 
 @pytest.mark.parametrize(("op", "value"), [("Split", [1, 3]), ("Gather", [2, 0, 3])])
