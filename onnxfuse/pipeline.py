@@ -93,8 +93,8 @@ def optimize(
     Args:
         model: A path, an onnx.ModelProto, an onnx_graphsurgeon.Graph or a torch.onnx.ONNXProgram.
         skip: Operators whose rule is left out, such as "AveragePool"; activations too. Or one of
-            `STEPS`, as a whole: "folds", "gates", "activations", "moves", "phases", "shuffles",
-            "splits".
+            `STEPS`, as a whole: "folds", "gates", "activations", "moves", "softmaxes", "phases",
+            "shuffles", "splits", "shifts".
         keep: Tensors that stay in the model under their names.
         progress: Called with a word on each step as it begins.
 

@@ -47,22 +47,17 @@ def rows() -> tuple[Row, ...]:
 
 
 def paying_from(step: str) -> float:
-    """The modelled gain from which on a rewrite was never slower."""
+    """The modelled gain from which on a rewrite was not slower."""
     return threshold([row for row in rows() if row.step == step])
 
 
 def threshold(found: Sequence[Row]) -> float:
-    """The gain of the least of some rows such that it and all that gain more are not slower.
+    """The gain half way between the last row that was slower and the next, of rows by their gain.
 
-    What lies within an interval, or within 2%, is as fast.
+    What lies within an interval, or within 2%, is not slower.
     """
-    least = float("inf")
-    for row in sorted((r for r in found if r.gain is not None), key=_gain, reverse=True):
-        if row.high < 1 or row.ratio < _SLOWER:
-            break
-        least = _gain(row)
-    return least
-
-
-def _gain(row: Row) -> float:
-    return row.gain or 0.0
+    by_gain = [(row.gain, row) for row in found if row.gain is not None]
+    slower = [gain for gain, row in by_gain if row.high < 1 or row.ratio < _SLOWER]
+    last = max(slower, default=0.0)
+    above = min((gain for gain, _ in by_gain if gain > last), default=float("inf"))
+    return (last + above) / 2

@@ -35,7 +35,7 @@ def end(b: Builder, x: str) -> str:
 
 
 @pytest.mark.parametrize("opset", [7, 11, 13, 18, 22])
-@pytest.mark.parametrize(("middle", "bias"), [(16, True), (24, False), (64, True)])
+@pytest.mark.parametrize(("middle", "bias"), [(32, True), (24, False), (64, True)])
 def test_two_in_a_row(opset, middle, bias):
     b = Builder(opset)
     y = b.op("Relu", enlarged(b, start(b), C, middle))
