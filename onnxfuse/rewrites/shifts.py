@@ -76,8 +76,7 @@ def _between_layers(graph: Graph, index: int, skip: frozenset[str]) -> Line | No
 def _is_for_layers(graph: Graph, name: str) -> bool:
     if graph.is_pinned(name):
         return False
-    readers = graph.consumers.get(name, ())
-    return bool(readers) and all(operator(graph.nodes[i]) in _LAYERS for i in readers)
+    return all(operator(graph.nodes[index]) in _LAYERS for index in graph.consumers.get(name, ()))
 
 
 def _is_of_layers(graph: Graph, index: int) -> bool:

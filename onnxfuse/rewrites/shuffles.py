@@ -65,9 +65,7 @@ def _shuffle(graph: Graph, index: int) -> _Shuffle | None:
         return None
     given = attributes(node)
     size, mode = given["blocksize"].i, given["mode"].s if "mode" in given else b"DCR"
-    shape = graph.type(node.input[0]).shape
-    if shape is None or len(shape) != 4:
-        return None
+    shape = graph.type(node.input[0]).shape or ()
     sizes = [extent for extent in shape[1:] if isinstance(extent, int)]
     if len(sizes) != 3 or sizes[0] % (size * size) or 0 in sizes:
         return None

@@ -23,15 +23,13 @@ import onnx
 
 from onnxfuse.affine import Refusal
 from onnxfuse.fold import Fold, Outcome
-from onnxfuse.graph import FLOAT_TYPES, Array, Graph, TensorType
+from onnxfuse.graph import Array, Graph, TensorType
 from onnxfuse.messages import attributes, operator
 from onnxfuse.rewrites.proving import Replacement, certify_equal, put_in
 from onnxfuse.turned import order_of
 
 OPERATORS = frozenset({"LogSoftmax", "Softmax"})
 _PER_AXIS = 13  # before it, all axes from the given one on are one
-MOST_AXES = (2, 3, 4, 5, 2, 3, 2, 2)
-"""Sizes of a probe, of as many axes as are proved."""
 
 
 class _Turned(NamedTuple):
@@ -99,15 +97,18 @@ def _turned(graph: Graph, index: int, skip: frozenset[str]) -> _Turned | None:
 def inner_axis(graph: Graph, index: int) -> int | None:
     """The axis of a Softmax or LogSoftmax, where it is the only one and has others behind it."""
     node = graph.nodes[index]
-    kind = graph.type(node.output[0])
-    if graph.opset < _PER_AXIS or kind.elem_type not in FLOAT_TYPES or kind.shape is None:
+    shape = graph.type(node.output[0]).shape
+    if graph.opset < _PER_AXIS or not shape:
         return None
-    rank, given = len(kind.shape), attributes(node).get("axis")
-    axis = -1 if given is None else given.i
-    axis = axis + rank if axis < 0 else axis
-    if rank > len(MOST_AXES) or not 0 <= axis < rank or set(kind.shape[axis + 1 :]) <= {1}:
-        return None
-    return axis
+    given = attributes(node).get("axis")
+    axis = (-1 if given is None else given.i) % len(shape)
+    return None if set(shape[axis + 1 :]) <= {1} else axis
+
+
+def probes(source: str, rank: int) -> Iterator[dict[str, Array]]:
+    """A random tensor whose first axes have different sizes."""
+    rng = np.random.default_rng(zlib.crc32(source.encode()))
+    yield {source: rng.standard_normal((2, 3, 4, 5, *[2] * rank)[:rank])}
 
 
 def _order(graph: Graph, index: int | None, rank: int) -> tuple[int, ...] | None:
@@ -136,7 +137,7 @@ def _replaced(graph: Graph, found: _Turned) -> Fold:
         nodes=_nodes(graph, op_type, (x, target), turn, back),
         constants={},
     )
-    certificate = certify_equal(graph, replacement, _probes(x, rank))
+    certificate = certify_equal(graph, replacement, probes(x, rank))
     assert not isinstance(certificate, Refusal)  # it makes finite numbers of finite ones
     return put_in(graph, replacement, certificate)
 
@@ -158,8 +159,3 @@ def _nodes(
             name = made
     nodes[-1].output[0] = target
     return nodes
-
-
-def _probes(source: str, rank: int) -> Iterator[dict[str, Array]]:
-    rng = np.random.default_rng(zlib.crc32(source.encode()))
-    yield {source: rng.standard_normal(MOST_AXES[:rank])}

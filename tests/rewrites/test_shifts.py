@@ -108,7 +108,7 @@ def test_what_is_read_is_no_layers():
     b = Builder()
     refused(b, padded(b, b.op("Add", b.op("Relu", b.input("n", C, "h", "w")), b.constant(0.3))))
     b = Builder()
-    y = b.op("Transpose", layer(b, b.input("n", C, "h", C)), perm=[0, 3, 2, 1])
+    y = b.op("Transpose", layer(b, b.input("n", C, "h", C + 2)), perm=[0, 3, 2, 1])
     refused(b, padded(b, b.op("Add", b.op("Relu", y), b.constant(0.3))))
 
 

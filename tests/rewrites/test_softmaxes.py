@@ -101,7 +101,20 @@ def softmax_behind(b: Builder, *shape: int | str, perm: list[int], axis: int = 1
 @pytest.mark.parametrize("skip", ["softmaxes", "Softmax", "Transpose"])
 def test_what_is_to_be_left_out(skip):
     b = Builder()
-    refused(b, softmax_behind(b, "n", 4, "l", perm=[0, 2, 1]), skip=[skip])
+    refused(b, softmax_behind(b, "n", 4, 16, "l", perm=[0, 2, 1, 3]), skip=[skip])
+
+
+def test_other_operators_along_an_axis():
+    b = Builder()
+    y = b.op("Transpose", b.input("n", 4, 16, "l"), perm=[0, 2, 1, 3])
+    refused(b, b.op("Hardmax", y, axis=1))
+
+
+def test_many_axes():
+    b = Builder()
+    y = b.op("Transpose", b.input(2, 2, *[1] * 7, 3), perm=[1, 0, *range(2, 10)])
+    folded = optimized(b.model(b.op("Softmax", y, axis=1)), {})
+    assert folded.ops == {"Softmax": 1, "Transpose": 2}
 
 
 def test_the_last_axis():

@@ -106,10 +106,17 @@ def test_before_there_was_a_mode():
     assert tried(AS_TRANSPOSES, model, (2, 8, 3, 5)).count("Transpose") == 2
 
 
-@pytest.mark.parametrize("shape", [("n", 8, "h", 5), ("n", 8, 3, "w"), ("n", "c", 3, 5)])
-def test_shuffles_of_sizes_that_are_not_known(shape):
+@pytest.mark.parametrize(
+    "shape", [("n", 8, "h", 5), ("n", 8, 3, "w"), ("n", "c", 3, 5), ("n", 8, 0, 5)]
+)
+def test_shuffles_of_sizes_that_are_not_known_or_none(shape):
     b = Builder()
-    refused(AS_TRANSPOSES, b.model(b.op("DepthToSpace", b.input(*shape), blocksize=2)))
+    refused(AS_TRANSPOSES, b.model(b.op("DepthToSpace", b.input("n", *shape), blocksize=2)))
+
+
+def test_a_shuffle_of_channels_that_make_no_blocks():
+    b = Builder()
+    refused(AS_TRANSPOSES, b.model(b.op("DepthToSpace", b.input("n", 6, 3, 5), blocksize=2)))
 
 
 # Phases sooner, fewer nodes ----------------------------------------------------------------------
