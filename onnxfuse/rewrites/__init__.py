@@ -1,13 +1,16 @@
 """Exact rewrites that are no folds into a single node; one file each.
 
 `REWRITES`, by the names that users know, are tried in this order on every graph, in every pass,
-before its folds are planned; `LAST` on a graph in which there is nothing left to fold.
+before its folds are planned; `LAST` on a graph in which there is nothing left to fold, each where
+those before it find nothing either.
 """
 
 from collections.abc import Callable, Mapping
 
 from onnxfuse.fold import Outcome
 from onnxfuse.graph import Graph
+from onnxfuse.rewrites.channel_nodes import OPERATORS as WITH_CHANNELS
+from onnxfuse.rewrites.channels import remove_channels
 from onnxfuse.rewrites.denormals import flush_denormals
 from onnxfuse.rewrites.gates import distribute_gates
 from onnxfuse.rewrites.lines import OPERATORS as MOVING
@@ -25,8 +28,12 @@ REWRITES: Mapping[str, Rewrite] = {
     "activations": recognise_activations,
     "moves": move_lines,
 }
-LAST: Mapping[str, Rewrite] = {"phases": split_phases, "shuffles": delay_shuffles}
-OPERATORS = RESIZING | MOVING | ELEMENTWISE.keys()
+LAST: Mapping[str, Rewrite] = {
+    "channels": remove_channels,
+    "phases": split_phases,
+    "shuffles": delay_shuffles,
+}
+OPERATORS = RESIZING | MOVING | ELEMENTWISE.keys() | WITH_CHANNELS
 """Operators that they rewrite."""
 
 __all__ = ["LAST", "OPERATORS", "REWRITES", "Rewrite", "flush_denormals"]
