@@ -246,7 +246,7 @@ class _Run:
         return again
 
     def _finished(self, graph: Graph) -> list[Outcome]:
-        """What is done to a graph that has nothing left to fold, up to the first that changes it."""
+        """What is done to a graph with nothing left to fold, up to the first that changes it."""
         self._flush(graph)
         outcomes: list[Outcome] = []
         for name, rewrite in LAST.items():

@@ -5,7 +5,8 @@ axis it is goes from node to node.
 
 A layer is, with constant weight and bias,
 1. a Conv or ConvTranspose of one group,
-2. a Gemm with alpha = beta = 1 whose input is not transposed, or a MatMul by a matrix.
+2. a Gemm with alpha = beta = 1 whose input is not transposed and whose bias is the same for all
+   rows, or a MatMul by a matrix.
 
 A tie is
 3. an elementwise operator, its constants one number per channel or the same for all of them,
@@ -156,9 +157,10 @@ def _gemm(graph: Graph, node: onnx.NodeProto) -> Layer | None:
         return None
     if given.get("alpha", 1.0) != 1.0 or given.get("beta", 1.0) != 1.0:
         return None
-    if bias and not graph.is_constant(bias):
-        return None
     rows = 0 if given.get("transB", 0) else 1
+    vectors = ((), (1,), (1, 1), (shape[rows],), (1, shape[rows]))
+    if bias and graph.constant_shape(bias) not in vectors:
+        return None
     x_span, y_span = Span(1, shape[1 - rows]), Span(1, shape[rows])
     return Layer(
         *(node.input[0], node.output[0], x_span, y_span, node.input[1], rows, 1 - rows, bias),

@@ -86,7 +86,7 @@ def _shift(graph: Graph, index: int) -> Reals:
     """What is left of a channel whose filter is zero: one number each, or one for all."""
     name = next(iter(graph.nodes[index].input[2:3]), "")
     bias = np.asarray(graph.constant(name) if name else np.zeros(1)).astype(np.float64)
-    return bias.ravel() if bias.size in (1, bias.shape[-1]) else np.full(1, np.nan)
+    return bias.ravel()
 
 
 class _Tied:
@@ -151,7 +151,7 @@ class _Tied:
     def _fill_zeros(self, result: Reals) -> None:
         """0 times what is bounded."""
         for zero, other in (tuple(self.node.input), tuple(self.node.input)[::-1]):
-            if zero in self.tie.inputs and _is_bounded(self.graph, other, _DEEPEST):
+            if zero in self.tie.inputs and _is_bounded(self.graph, other):
                 value = self.values[self.tie.inputs.index(zero)]
                 result[value == 0] = 0.0
 
@@ -163,16 +163,20 @@ class _Tied:
         return np.where((each == 0) | ~reaches(settings(self.node), weight.shape[2:]), made, np.nan)
 
 
-def _is_bounded(graph: Graph, name: str, depth: int) -> bool:
-    """True for what cannot be infinite: a function that is bounded, and constants added to it."""
+def _is_bounded(graph: Graph, name: str, depth: int = _DEEPEST) -> bool:
+    """True for what cannot be infinite: a function that is bounded, and numbers added to it."""
     index = graph.producers.get(name)
-    if index is None or not depth:
+    if index is None or depth == 0:
         return False
     node = graph.nodes[index]
+    data = graph.data(index)
+    constants = [given for given in node.input if given not in data]
+    if not all(np.all(np.isfinite(np.asarray(graph.constant(c), np.float64))) for c in constants):
+        return False
+    if operator(node) == "Clip":
+        return len(constants) + len(node.attribute) == 2 and len(data) == 1
     if operator(node) in _BOUNDED:
         return True
-    data = [given for given in node.input if not graph.is_constant(given)]
     if operator(node) not in _SHIFTING or len(data) != 1:
         return False
-    (constant,) = (np.asarray(graph.constant(given)) for given in node.input if given not in data)
-    return bool(np.all(np.isfinite(constant))) and _is_bounded(graph, data[0], depth - 1)
+    return _is_bounded(graph, data[0], depth - 1)
