@@ -160,7 +160,8 @@ class _Tied:
         weight = np.asarray(self.graph.constant(self.node.input[1])).astype(np.float64)
         each = np.repeat(given, self.tie.repeat)
         made = each * weight.sum(axis=tuple(range(1, weight.ndim))) + _shift(self.graph, self.index)
-        return np.where((each == 0) | ~reaches(settings(self.node), weight.shape[2:]), made, np.nan)
+        inside = not reaches(settings(self.node), weight.shape[2:])
+        return np.where((each == 0) | inside, made, np.nan)
 
 
 def _is_bounded(graph: Graph, name: str, depth: int = _DEEPEST) -> bool:

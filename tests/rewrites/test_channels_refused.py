@@ -1,0 +1,406 @@
+"""Channels that stay, named after what they lack."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import onnxfuse
+from onnxfuse.graph import Graph
+from onnxfuse.rewrites.channels import remove_channels
+from onnxfuse.shapes import infer_types
+from tests.lift.building import Builder
+from tests.lift.comparing import feeds_for, optimized
+from tests.rewrites.idle import DEAD, SIZES, C, behind, body, conv, dying, folds, kept, start
+
+
+@pytest.mark.parametrize(
+    "how", [{"pads": [0, 0, 1, 0]}, {"auto_pad": "SAME_UPPER"}, {"auto_pad": "SAME_LOWER"}]
+)
+def test_refuses_constants_in_front_of_padding(how):
+    b = Builder()
+    kept(b.model(behind(b, b.op("Sigmoid", dying(b)), kernel=(2, 2), **how)))
+
+
+def test_refuses_padding_around_a_pointwise_layer():
+    b = Builder()
+    kept(b.model(behind(b, b.op("Sigmoid", dying(b)), pads=[1] * 4)))
+
+
+@pytest.mark.parametrize("how", [{"pads": [1, 1, 1, 1]}, {"auto_pad": "SAME_UPPER"}])
+def test_refuses_constants_in_front_of_a_padded_depthwise_layer(how):
+    b = Builder()
+    x = conv(b, b.op("Sigmoid", dying(b)), C, C, (3, 3), group=C, **how)
+    kept(b.model(behind(b, b.op("Tanh", x))))
+
+
+def test_refuses_constants_in_front_of_a_transposed_layer():
+    b = Builder()
+    x = b.op("Sigmoid", dying(b))
+    kept(b.model(b.op("ConvTranspose", x, b.random(C, 5, 3, 3), b.random(5))))
+
+
+@pytest.mark.parametrize(
+    ("count", "dead"), [(32, 15), (32, 0), (16, 16), (40, 7), (48, 15), (8, 8)]
+)
+def test_refuses_fewer_than_a_block(count, dead):
+    b = Builder()
+    x = b.op("Tanh", conv(b, start(b), 6, count, dead=range(dead)))
+    kept(b.model(behind(b, x, count)))
+
+
+def test_refuses_one_that_another_branch_needs():
+    b = Builder()
+    x = dying(b)
+    y = b.op("Relu", conv(b, b.op("Relu", x), C, C))
+    kept(b.model(behind(b, b.op("Tanh", b.op("Add", x, y)))))
+
+
+def test_refuses_one_that_another_reader_needs():
+    b = Builder()
+    x = b.op("Sigmoid", dying(b))
+    kept(b.model(behind(b, x), conv(b, x, C, 4, (3, 3), pads=[1] * 4)))
+
+
+def test_refuses_a_gate_in_front_of_what_is_not_zero():
+    b = Builder()
+    x = b.op("Sigmoid", dying(b))
+    gate = b.op("Sigmoid", conv(b, b.op("GlobalAveragePool", x), C, C))
+    kept(b.model(behind(b, b.op("Mul", x, gate))))
+
+
+@pytest.mark.parametrize("bent", ["Exp", "Relu", "Clip", "Add", "infinity"])
+def test_refuses_zeros_times_what_may_be_infinite(bent):
+    b = Builder()
+    x = b.op("Relu", dying(b, bias=-1.0))
+    gate = conv(b, start(b, name="z"), 6, C)
+    if bent == "Clip":
+        gate = b.op("Clip", gate, b.constant(0.5))
+    elif bent == "Add":
+        gate = b.op("Add", b.op("Sigmoid", gate), b.op("Relu", gate))
+    elif bent == "infinity":
+        gate = b.op("Add", b.op("Sigmoid", gate), b.constant(np.full((C, 1, 1), np.inf)))
+    else:
+        gate = b.op(bent, gate)
+    model = b.model(behind(b, b.op("Mul", x, gate)))
+    if bent != "infinity":
+        kept(model)
+    assert folds_of(model) == 0
+
+
+def folds_of(model: onnx.ModelProto, **options) -> int:
+    report = onnxfuse.optimize(model, **options).report
+    return sum(fold.step == "channels" for fold in report.folds)
+
+
+@pytest.mark.parametrize("group", [2, 16])
+def test_refuses_groups(group):
+    b = Builder()
+    x = b.op("Sigmoid", dying(b))
+    kept(b.model(behind(b, b.op("Tanh", conv(b, x, C, C, group=group)), unread=DEAD)))
+
+
+def test_refuses_a_transposed_layer_of_groups():
+    b = Builder()
+    x = b.op("Relu", dying(b, bias=-1.0))
+    kept(b.model(b.op("ConvTranspose", x, b.random(C, 5, 2, 2), group=2)))
+
+
+@pytest.mark.parametrize("op", ["Softmax", "Transpose", "Split", "Slice", "CumSum"])
+def test_refuses_other_readers(op):
+    b = Builder()
+    x = b.op("Relu", dying(b))
+    settings = {"Softmax": {"axis": 1}, "Transpose": {"perm": [0, 1, 3, 2]}}
+    more = {
+        "Slice": [b.constant([0]), b.constant([C - 1]), b.constant([1])],
+        "Split": [b.constant([C - 1, 1])],
+        "CumSum": [b.constant(np.array(1))],
+    }
+    outputs = b.ops(op, x, *more.get(op, []), outputs=1 + (op == "Split"), **settings.get(op, {}))
+    if op == "Split":
+        b.nodes[-1].attribute.append(helper.make_attribute("axis", 1))
+    channels = C - (op in ("Split", "Slice"))
+    unread = range(3, 22)
+    kept(b.model(behind(b, b.op("Tanh", outputs[0]), channels, unread=unread), *outputs[1:]))
+
+
+def test_refuses_outputs():
+    b = Builder()
+    x = dying(b)
+    kept(b.model(behind(b, b.op("Relu", x)), x))
+    b = Builder()
+    x = b.op("Relu", dying(b))
+    kept(b.model(behind(b, x), x))
+
+
+def test_refuses_kept_tensors():
+    b = Builder()
+    x = b.op("Relu", dying(b))
+    kept(b.model(behind(b, x)), keep=[x])
+
+
+def test_refuses_what_a_body_reads():
+    b = Builder()
+    x = b.op("Relu", dying(b))
+    bodies = {name: body("Abs", x, name) for name in ("then_branch", "else_branch")}
+    c = b.input(1, name="c", elem_type=TensorProto.BOOL)
+    kept(b.model(behind(b, x), b.op("If", c, **bodies)), truth_runs=False)
+
+
+@pytest.mark.parametrize("which", [0, 1, 2, 3])
+def test_refuses_weights_that_are_inputs(which):
+    b = Builder()
+    model = b.model(behind(b, b.op("Relu", dying(b))))
+    given = model.graph.initializer[which]
+    model.graph.input.append(helper.make_tensor_value_info(given.name, 1, given.dims))
+    feeds = [feeds_for(model, sizes) for sizes in SIZES]
+    assert folds(optimized(model, feeds=feeds)) == []
+
+
+def test_refuses_a_bias_that_is_computed():
+    b = Builder()
+    x = b.op("Conv", start(b), dead_weight(b), b.op("Relu", b.input(C, name="z")))
+    kept(b.model(behind(b, b.op("Tanh", x))))
+    b = Builder()
+    x = b.op("Tanh", dying(b))
+    kept(b.model(b.op("Conv", x, b.random(5, C, 1, 1), b.op("Relu", b.input(5, name="z")))))
+
+
+def dead_weight(b: Builder) -> str:
+    weight = b.values(C, 6, 1, 1)
+    weight[list(DEAD)] = 0
+    return b.constant(weight)
+
+
+def matrix(b: Builder, *shape: int) -> str:
+    weight = b.values(*shape)
+    weight[..., list(DEAD)] = 0
+    return b.constant(weight)
+
+
+@pytest.mark.parametrize("how", ["transA", "alpha", "beta", "rows", "computed"])
+def test_refuses_a_gemm_that_is_more_than_a_layer(how):
+    b = Builder()
+    x = b.op("Tanh", b.op("Gemm", b.input(C, 6), matrix(b, 6, C)))
+    bias = {"rows": b.random(C, 5), "computed": b.op("Relu", b.input(1, 5, name="z"))}
+    settings = {"transA": {"transA": 1}, "alpha": {"alpha": 0.5}, "beta": {"beta": 0.5}}
+    extra = bias.get(how) or b.random(5)
+    kept(
+        b.model(b.op("Gemm", x, b.random(C, 5), extra, **settings.get(how, {}))),
+        {},
+    )
+
+
+@pytest.mark.parametrize("shape", [(2, C, 5), (C,)])
+def test_refuses_products_with_more_than_a_matrix(shape):
+    b = Builder()
+    x = b.op("Tanh", b.op("MatMul", b.input(2, 3, 6), matrix(b, 6, C)))
+    kept(b.model(b.op("MatMul", x, b.random(*shape))), {})
+
+
+def test_refuses_a_product_with_the_channels_of_an_image():
+    """It sums over the last axis."""
+    b = Builder()
+    x = b.op("Tanh", conv(b, b.input("n", 6, "h", C), 6, C, dead=DEAD))
+    kept(b.model(b.op("MatMul", x, b.random(C, 5))), {"n": 2, "h": 3})
+    b = Builder()
+    x = b.op("Tanh", b.op("MatMul", b.input(2, C, 6), matrix(b, 6, C)))
+    kept(b.model(b.op("Conv", x, b.random(5, C, 1))), {})
+
+
+def test_refuses_channels_along_different_axes():
+    b = Builder()
+    x = b.op("Tanh", conv(b, b.input("n", 6, "h", C), 6, C, dead=DEAD))
+    z = b.op("Tanh", b.op("MatMul", b.input("n", C, "h", 6, name="z"), matrix(b, 6, C)))
+    kept(b.model(behind(b, b.op("Mul", x, z))), {"n": 2, "h": 3})
+
+
+def test_refuses_a_sum_with_what_has_channels_of_its_own():
+    b = Builder()
+    x = b.op("Tanh", b.op("Add", dying(b), b.input("n", C, "h", "w", name="z")))
+    kept(b.model(behind(b, x)))
+
+
+def test_refuses_an_operand_whose_channels_are_not_known():
+    b = Builder()
+    x = b.op("Tanh", b.op("Add", b.op("Tanh", dying(b)), b.input("n", "c", 1, 1, name="z")))
+    kept(b.model(behind(b, x)), *({**sizes, "c": C} for sizes in SIZES))
+
+
+def test_refuses_constants_that_differ_from_place_to_place():
+    """They may be cut, but what they are added to is no constant."""
+    b = Builder()
+    x = b.op("Tanh", conv(b, b.input("n", 6, C, 7), 6, C, dead=DEAD))
+    x = b.op("Tanh", b.op("Mul", x, b.random(1, C, C, 7)))
+    kept(b.model(behind(b, x)), {"n": 2})
+
+
+@pytest.mark.parametrize(
+    ("op", "how"),
+    [
+        ("MaxPool", {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1}),
+        ("AveragePool", {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}),
+        ("AveragePool", {"kernel_shape": [3, 3], "pads": [1] * 4, "count_include_pad": 1}),
+    ],
+)
+def test_refuses_poolings_that_reach_beyond_the_image(op, how):
+    b = Builder()
+    x = b.op(op, b.op("Sigmoid", dying(b)), **how)
+    kept(b.model(behind(b, b.op("Tanh", x))))
+
+
+@pytest.mark.parametrize("axes", [[1], [1, 2], None])
+def test_refuses_means_over_channels(axes):
+    b = Builder()
+    how = {} if axes is None else {"axes": axes}
+    x = b.op("Tanh", dying(b))
+    y = b.op("Mul", x, b.op("Softplus", b.op("ReduceMean", x, **how)))
+    kept(b.model(behind(b, b.op("Tanh", y))))
+
+
+def test_refuses_a_mean_that_moves_the_channels():
+    b = Builder()
+    x = b.op("ReduceMean", b.op("Tanh", dying(b)), axes=[0], keepdims=0)
+    kept(b.model(b.op("Tanh", b.op("Mul", x, b.random(C, 1, 1)))))
+
+
+@pytest.mark.parametrize("axis", [0, 2, -1])
+def test_refuses_concats_along_other_axes(axis):
+    b = Builder()
+    x = b.op("Tanh", dying(b))
+    kept(b.model(behind(b, b.op("Tanh", b.op("Concat", x, x, axis=axis)))))
+
+
+def test_refuses_a_concat_with_what_no_layer_makes():
+    b = Builder()
+    z = b.op("Tanh", b.input("n", 4, "h", "w", name="z"))
+    x = b.op("Concat", b.op("Sigmoid", dying(b)), z, axis=1)
+    kept(b.model(behind(b, x, C + 4)))
+
+
+@pytest.mark.parametrize("axis", [0, 2, 3])
+def test_refuses_other_ways_to_flatten(axis):
+    b = Builder()
+    x = b.op("GlobalAveragePool", b.op("Tanh", conv(b, b.input(2, 6, 5, 5), 6, C, dead=DEAD)))
+    rows = {0: 2 * C, 2: 1, 3: 1}[axis]
+    y = b.op("Flatten", x, axis=axis)
+    kept(b.model(b.op("Gemm", y, b.random(rows, 5), b.random(5))), {})
+
+
+def test_refuses_to_flatten_images():
+    b = Builder()
+    x = b.op("Tanh", conv(b, b.input(2, 6, 1, 3), 6, C, dead=DEAD))
+    kept(b.model(b.op("Gemm", b.op("Flatten", x), b.random(3 * C, 5))), {})
+
+
+def test_refuses_to_squeeze_in_front_of_the_channels():
+    b = Builder(11)
+    x = b.op("Tanh", conv(b, b.input(1, 6, 5, 4), 6, C, dead=DEAD))
+    kept(b.model(b.op("Tanh", b.op("Squeeze", x, axes=[0]))), {})
+
+
+def test_refuses_upsampling_by_sizes_and_of_channels():
+    how = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    for sizes in ([2, C, 10, 8], [2, 2 * C, 5, 4]):
+        b = Builder()
+        x = b.op("Tanh", conv(b, b.input(2, 6, 5, 4), 6, C, dead=DEAD))
+        x = b.op("Resize", x, "", "", b.constant(sizes), **how)
+        kept(b.model(behind(b, b.op("Tanh", x), sizes[1])), {})
+    b = Builder()
+    x = b.op("Tanh", dying(b))
+    scales = b.constant([1.0, 1.0, 2.0, 2.0], elem_type=TensorProto.FLOAT)
+    kept(b.model(behind(b, b.op("Resize", x, "", scales, mode="linear"))))
+
+
+def test_refuses_integers():
+    b = Builder()
+    x = b.op("Cast", b.op("Cast", dying(b), to=TensorProto.INT32), to=TensorProto.FLOAT)
+    kept(b.model(behind(b, b.op("Tanh", x))))
+
+
+def test_refuses_a_mask_that_is_read():
+    b = Builder()
+    x, mask = b.ops("Dropout", b.op("Tanh", dying(b)), outputs=2)
+    y = b.op("Where", mask, b.constant(1.0), b.constant(2.0))
+    kept(b.model(behind(b, x), y))
+
+
+def test_refuses_a_norm_in_training():
+    b = Builder()
+    x = b.op("Tanh", dying(b))
+    given = [b.random(C), b.random(C), b.random(C), b.positive(C)]
+    x, *_ = b.ops("BatchNormalization", x, *given, outputs=3, training_mode=1)
+    assert folds_of(b.model(behind(b, b.op("Tanh", x)))) == 0
+
+
+def test_refuses_a_norm_whose_scale_is_computed():
+    b = Builder()
+    x = b.op("Tanh", dying(b))
+    given = [b.op("Relu", b.input(C, name="z")), b.random(C), b.random(C), b.positive(C)]
+    kept(b.model(behind(b, b.op("Tanh", b.op("BatchNormalization", x, *given)))))
+
+
+def test_refuses_what_is_no_number():
+    """A logarithm of a bias below 0; a constant that float16 does not hold."""
+    b = Builder()
+    model = b.model(behind(b, b.op("Log", dying(b, bias=-1.0))))
+    assert folds_of(model) == 0
+    b = Builder(elem_type=TensorProto.FLOAT16)
+    x = b.op("Exp", b.op("Mul", b.op("Relu", dying(b, bias=1.0)), b.constant(60.0)))
+    assert folds_of(b.model(behind(b, x))) == 0
+
+
+def test_refuses_a_bias_that_overflows():
+    b = Builder(elem_type=TensorProto.FLOAT16)
+    x = conv(b, start(b), 6, C, dead=DEAD, bias=30000.0)
+    result = onnxfuse.optimize(b.model(behind(b, b.op("Relu", x))))
+    reasons = {refused.reason for refused in result.report.refusals}
+    assert "a bias that takes in constant channels overflows float16" in reasons
+    assert all(fold.step != "channels" for fold in result.report.folds)
+
+
+def test_refuses_what_cannot_be_evaluated():
+    """Random numbers have no logarithm."""
+    b = Builder()
+    x = b.op("Log", b.op("Relu", dying(b, bias=1.0)))
+    model = b.model(behind(b, x, unread=DEAD))
+    result = onnxfuse.optimize(model)
+    assert "it cannot be certified: it makes what is no number" in {
+        refused.reason for refused in result.report.refusals
+    }
+    assert all(fold.step != "channels" for fold in result.report.folds)
+
+
+def test_refuses_operators_of_others():
+    b = Builder()
+    x = b.op("Relu", dying(b))
+    b.nodes[-1].domain = "somebody"
+    b.op("Conv", x, b.random(5, C, 1, 1), output="y")
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 5, "h", "w"])
+    graph = helper.make_graph(b.nodes, "graph", b.inputs, [out], b.initializers)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("somebody", 1)]
+    assert folds_of(helper.make_model(graph, opset_imports=opsets, ir_version=8)) == 0
+
+
+def test_bodies_of_old_files_take_no_weights():
+    b = Builder()
+    model = b.model(behind(b, b.op("Relu", dying(b))))
+    types = infer_types(model)
+    outer = Graph(onnx.GraphProto(), 17, 3)
+    graph = Graph(model.graph, 17, 3, outer=outer, types=types)
+    assert remove_channels(graph, frozenset()).folds == []
+    graph = Graph(model.graph, 17, 8, outer=outer, types=types)
+    assert len(remove_channels(graph, frozenset()).folds) == 1
+
+
+def test_a_layer_that_does_not_fit_is_left_alone():
+    """A Conv of 16 channels behind one of 32: no runtime takes it."""
+    b = Builder()
+    x = b.op("Relu", dying(b))
+    b.op("Conv", x, b.random(5, 16, 1, 1), output="y")
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 5, "h", "w"])
+    graph = helper.make_graph(b.nodes, "graph", b.inputs, [out], b.initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    assert folds_of(model) == 0
