@@ -47,10 +47,12 @@ class Maker:
     left: dict[str, int] = field(default_factory=dict)
     _made: dict[tuple[object, ...], str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.graph.types = self._types = dict(self.graph.types)
+
     def cuts(self, removal: Removal) -> dict[str, Cut]:
         """New names for the tensors of a removal."""
         found: dict[str, Cut] = {}
-        types: dict[str, TensorType] = {}
         for name, kept in removal.kept.items():
             new = self.graph.unique_name(f"{name.removesuffix(_SUFFIX)}{_SUFFIX}")
             found[name] = Cut(new, kept)
@@ -59,15 +61,15 @@ class Maker:
             shape = None if kind.shape is None else list(kind.shape)
             if shape is not None:
                 shape[axis] = int(kept.sum())
-            types[new] = TensorType(kind.elem_type, None if shape is None else tuple(shape))
-        self.graph.types = {**self.graph.types, **types}
+            self._types[new] = TensorType(kind.elem_type, None if shape is None else tuple(shape))
         return found
 
     def nodes(self, index: int, cuts: Cuts) -> list[onnx.NodeProto]:
         """A node as it is with what is left of the tensors around it; two where it gets a bias."""
         role = self.plan.roles[index]
-        names = {name: cut.name for name, cut in cuts.items()}
-        node = renamed(self.graph.nodes[index], names)
+        old = self.graph.nodes[index]
+        around = [name for name in (*old.input, *old.output) if name in cuts]
+        node = renamed(old, {name: cuts[name].name for name in around})
         if isinstance(role, Layer):
             return self._layer(index, node, role, cuts)
         kept = cuts[role.y].kept if role.y in cuts else None

@@ -15,19 +15,21 @@ so many: runtimes compute whole blocks of channels, and more slowly where a bloc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxfuse.cost import LANES
-from onnxfuse.graph import Graph
+from onnxfuse.graph import FLOAT_TYPES, Graph
+from onnxfuse.messages import operator
 from onnxfuse.rewrites.channel_nodes import Layer, Role, Span, Tie, role
 from onnxfuse.rewrites.channel_values import Surveyed, Values, constant_channels
 
 Mask = NDArray[np.bool_]
 _Ids = NDArray[np.intp]
+_WEIGHTED = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 @dataclass(frozen=True)
@@ -67,16 +69,17 @@ class Plan:
 
 
 def plan(graph: Graph, skip: frozenset[str]) -> Plan | None:
-    """What may go, and pays; None where no filter of the graph has zeros only.
+    """What may go, and pays; None where no weight of the graph has a filter or column of zeros.
 
     Args:
         graph: The graph.
         skip: Operators that are left alone.
     """
-    survey = _Survey(graph, skip)
-    rows, columns = survey.zeros()
-    if not rows and not columns:
+    zeros = dict(_zeros(graph))
+    if not zeros:
         return None
+    survey = _Survey(graph, skip)
+    rows, columns = survey.assigned(zeros)
     values = constant_channels(Surveyed(graph, survey.roles, survey.spans, rows))
     classes = _Classes(survey)
     for index, found in survey.roles.items():
@@ -125,26 +128,32 @@ class _Survey:
             return found.inputs
         return (found.x,) if found is not None and self.reads(found) else ()
 
-    def zeros(self) -> tuple[dict[int, Mask], dict[int, Mask]]:
+    def assigned(
+        self, zeros: Mapping[tuple[int, int], Mask]
+    ) -> tuple[dict[int, Mask], dict[int, Mask]]:
         """Filters, and columns of weights, that are zero: by node, where there are any."""
         rows: dict[int, Mask] = {}
         columns: dict[int, Mask] = {}
-        for index, found in self.roles.items():
-            node = self.graph.nodes[index]
+        for (index, axis), zero in zeros.items():
+            found = self.roles.get(index)
             if isinstance(found, Layer):
-                used = np.asarray(self.graph.constant(found.weight)) != 0
-                _note(rows, index, used, found.rows)
-                _note(columns, index, used, found.columns)
-            elif node.op_type in ("Conv", "BatchNormalization"):
-                _note(rows, index, np.asarray(self.graph.constant(node.input[1])) != 0, 0)
+                (rows if axis == found.rows else columns)[index] = zero
+            elif found is not None and axis == 0:
+                rows[index] = zero
         return rows, columns
 
 
-def _note(zeros: dict[int, Mask], index: int, used: Mask, axis: int) -> None:
-    """Adds to what is zero, where anything is along an axis of a weight."""
-    zero = ~np.asarray(used.any(axis=tuple(a for a in range(used.ndim) if a != axis)))
-    if zero.any():
-        zeros[index] = zero
+def _zeros(graph: Graph) -> Iterator[tuple[tuple[int, int], Mask]]:
+    """Where weights are zero all along their first axis, or their second one: by node and axis."""
+    for index, node in enumerate(graph.nodes):
+        if operator(node) not in _WEIGHTED or graph.constant_type(node.input[1]) not in FLOAT_TYPES:
+            continue
+        used = np.asarray(graph.constant(node.input[1])) != 0
+        used = used.any(axis=tuple(range(2, used.ndim)))
+        for axis in range(used.ndim):
+            zero = ~(used if used.ndim == 1 else used.any(axis=1 - axis))
+            if zero.any():
+                yield (index, axis), zero
 
 
 class _Classes:
@@ -233,7 +242,7 @@ def _removals(survey: _Survey, classes: _Classes) -> Iterator[Removal]:
             counts.append((len(bundle), len(idle), left))
     found = {name: bundle_of[classes.ids[name]] for name in names}
     cut = {name: numbers for name, numbers in found.items() if (numbers >= 0).any()}
-    for group in _groups(survey, list(cut)):
+    for group in _groups(survey, cut.keys()):
         bundles = np.unique(np.concatenate([cut[name] for name in group]))
         totals = np.sum([counts[number] for number in bundles if number >= 0], axis=0)
         nodes = {index for name in group for index in survey.graph.consumers[name]}
@@ -242,7 +251,7 @@ def _removals(survey: _Survey, classes: _Classes) -> Iterator[Removal]:
         yield Removal(masks, tuple(sorted(nodes)), *map(int, totals))
 
 
-def _groups(survey: _Survey, cut: Sequence[str]) -> list[list[str]]:
+def _groups(survey: _Survey, cut: Collection[str]) -> list[list[str]]:
     """Tensors that ties join; the groups, and each of them, in order."""
     group_of = {name: [name] for name in cut}
     for found in survey.roles.values():

@@ -1,8 +1,9 @@
 """The proof that what is left of channels is the same: old and new nodes side by side, in float64.
 
-Random tensors go in at the front, the same on both sides, and from there every node computes on
-what the nodes before it made. So a channel that is said to be constant is so only if the nodes make
-it constant. What every node makes is compared, channel by channel of those that are left.
+Random tensors go in at the front, and from there every old node computes on what those before it
+made. So a channel that is said to be constant is so only if the nodes make it constant. The new
+node computes on the channels that are left of the same tensors, and has to make what is left of the
+old one's.
 
 Sizes matter to no channel's being needed. So in front of a node a tensor is repeated or cut along
 other axes, alike on both sides: until a window has room, and what is added together fits.
@@ -90,16 +91,16 @@ def certify(maker: Maker, steps: Sequence[Step], cuts: Cuts) -> Certificate | Re
 
 
 class _Sides:
-    """What old and new nodes make, by the names that each side has.
+    """What the old nodes make, and what the new ones make of the same.
 
     Attributes:
+        values: Tensors by the names that they had.
         shapes: Those of the random tensors.
     """
 
     def __init__(self, maker: Maker, cuts: Cuts) -> None:
         self.maker, self.graph, self.cuts = maker, maker.graph, cuts
-        self.old: dict[str, Reals] = {}
-        self.new: dict[str, Reals] = {}
+        self.values: dict[str, Reals] = {}
         self.shapes: list[tuple[int, ...]] = []
         self._rng = np.random.default_rng(zlib.crc32(" ".join(cuts).encode()))
 
@@ -111,18 +112,15 @@ class _Sides:
         broadcasts = step.old[0].op_type in ELEMENTWISE
         before, after = {}, {}
         for operand in operands:
-            new = self._new_name(operand.name)
-            values = (self.old[operand.name], self.new[new])
-            before[operand.name], after[new] = (
-                _fitted(value, operand, sizes, broadcasts=broadcasts) for value in values
-            )
+            value = _fitted(self.values[operand.name], operand, sizes, broadcasts=broadcasts)
+            before[operand.name] = value
+            after[self._new_name(operand.name)] = self._left(operand.name, value, operand.axis)
         y = str(step.old[-1].output[0])
-        expected = self.old[y] = self._run(step.old, before, y)
-        actual = self.new[self._new_name(y)] = self._run(step.new, after, self._new_name(y))
+        expected = self.values[y] = self._run(step.old, before, y)
         if not np.all(np.isfinite(expected)):
             return None
-        if y in self.cuts:
-            expected = np.compress(self.cuts[y].kept, expected, axis=role.y_span.axis)
+        actual = self._run(step.new, after, self._new_name(y))
+        expected = self._left(y, expected, role.y_span.axis)
         if expected.shape != actual.shape:
             return float("inf")
         largest = max(float(np.max(np.abs(expected))), self.maker.absorbed.get(step.index, 0.0))
@@ -131,11 +129,17 @@ class _Sides:
     def _new_name(self, name: str) -> str:
         return self.cuts[name].name if name in self.cuts else name
 
+    def _left(self, name: str, value: Reals, axis: int | None) -> Reals:
+        """What is left of a tensor."""
+        if name not in self.cuts or axis is None:
+            return value
+        return np.compress(self.cuts[name].kept, value, axis=axis)
+
     def _operands(self, step: Step) -> Iterator[_Operand]:
         """What a node computes on; random numbers for what no node before it makes."""
         plan, first = self.maker.plan, self.graph.nodes[step.index]
         role, names = plan.roles[step.index], {}
-        for name, original in zip(step.old[0].input, first.input, strict=True):
+        for name, original in zip(step.old[0].input, first.input, strict=False):  # a bias is new
             if name and not self.graph.is_constant(name):
                 names[name] = str(original)
         for name, original in names.items():
@@ -143,21 +147,23 @@ class _Sides:
             shape = self.graph.type(original).shape or ()
             if isinstance(role, Tie) and original in role.free:
                 span = None
-            if name not in self.old:
+            if name not in self.values:
                 made = [1 if n == 1 else _SIZES[axis] for axis, n in enumerate(shape)]
                 if span is not None:
                     made[span.axis] = self.maker.left.get(name, span.count)
                 probe = self._rng.standard_normal(made)
-                self.old[name] = self.new[name] = probe
+                self.values[name] = probe
                 self.shapes.append(probe.shape)
             axis = None if span is None else span.axis - len(shape)
-            yield _Operand(name, self.old[name].shape, axis)
+            yield _Operand(name, self.values[name].shape, axis)
 
     def _run(self, nodes: Sequence[onnx.NodeProto], fed: Mapping[str, Reals], y: str) -> Reals:
-        read = {name for node in nodes for name in node.input if self.graph.is_constant(name)}
-        constants = {name: np.asarray(self.graph.constant(name)) for name in read}
-        exact = {name: value for name, value in self.maker.exact.items() if name in read}
-        return np.asarray(evaluate(nodes, {**constants, **exact, **fed}, self.graph.opset, {y})[y])
+        given = dict(fed)
+        for name in (name for node in nodes for name in node.input):
+            if self.graph.is_constant(name):
+                exact = self.maker.exact.get(name)
+                given[name] = np.asarray(self.graph.constant(name)) if exact is None else exact
+        return np.asarray(evaluate(nodes, given, self.graph.opset, {y})[y])
 
 
 def _sizes(graph: Graph, node: onnx.NodeProto, operands: Sequence[_Operand]) -> Mapping[int, int]:

@@ -24,7 +24,7 @@ from onnxfuse.affine import Refusal
 from onnxfuse.certify import Certificate
 from onnxfuse.fold import Fold, Outcome
 from onnxfuse.graph import Graph
-from onnxfuse.rewrites.channel_making import Cuts, Maker, put_in
+from onnxfuse.rewrites.channel_making import Cut, Cuts, Maker, put_in
 from onnxfuse.rewrites.channel_needs import Removal, plan
 from onnxfuse.rewrites.channel_proof import Step, certify
 from onnxfuse.wiring import wiring
@@ -45,22 +45,23 @@ def remove_channels(graph: Graph, skip: frozenset[str]) -> Outcome:
     if found is None:
         return outcome
     maker = Maker(graph, found)
-    cuts: Cuts = {}
+    cuts: dict[str, Cut] = {}
     made: dict[int, list[onnx.NodeProto]] = {}
     for removal in found.removals:
         own = maker.cuts(removal)
-        steps = [
-            Step(index, maker.nodes(index, cuts), maker.nodes(index, {**cuts, **own}))
-            for index in removal.nodes
-        ]
+        old = [maker.nodes(index, cuts) for index in removal.nodes]
+        cuts |= own
+        new = [maker.nodes(index, cuts) for index in removal.nodes]
+        steps = list(map(Step, removal.nodes, old, new))
         certificate = _certified(maker, steps, own)
         if isinstance(certificate, Refusal):
             node = graph.nodes[removal.nodes[0]]
             refused = (node.name or node.output[0], node.op_type, certificate.reason)
             outcome.refusals.append(refused)
+            for name in own:
+                del cuts[name]
             continue
         outcome.folds.append(_fold(graph, removal, steps, certificate))
-        cuts = {**cuts, **own}
         made |= {step.index: list(step.new) for step in steps}
     put_in(graph, made, cuts, found)
     graph.commit(prune=bool(outcome.folds))
