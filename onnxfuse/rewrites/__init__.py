@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 
 from onnxfuse.fold import Outcome
 from onnxfuse.graph import Graph
-from onnxfuse.rewrites.channel_nodes import OPERATORS as WITH_CHANNELS
 from onnxfuse.rewrites.channels import remove_channels
 from onnxfuse.rewrites.denormals import flush_denormals
 from onnxfuse.rewrites.gates import distribute_gates
@@ -33,7 +32,7 @@ LAST: Mapping[str, Rewrite] = {
     "phases": split_phases,
     "shuffles": delay_shuffles,
 }
-OPERATORS = RESIZING | MOVING | ELEMENTWISE.keys() | WITH_CHANNELS
+OPERATORS = RESIZING | MOVING | ELEMENTWISE.keys()
 """Operators that they rewrite."""
 
 __all__ = ["LAST", "OPERATORS", "REWRITES", "Rewrite", "flush_denormals"]

@@ -102,7 +102,7 @@ def settings(node: onnx.NodeProto) -> dict[str, Any]:
 
 
 def role(graph: Graph, index: int, spans: Spans) -> Role | None:
-    """What a node does with channels; None where that is not known.
+    """What a node does with channels; None where that, or the rank of what it reads, is not known.
 
     Args:
         graph: The graph.
@@ -111,7 +111,7 @@ def role(graph: Graph, index: int, spans: Spans) -> Role | None:
     """
     node = graph.nodes[index]
     op = operator(node)
-    if op not in OPERATORS or any(graph.type(name).rank is None for name in graph.reads[index]):
+    if any(graph.type(name).rank is None for name in graph.reads[index]):
         return None
     find = _LAYERS.get(op)
     found = find(graph, node) if find else None
@@ -169,8 +169,8 @@ def _gemm(graph: Graph, node: onnx.NodeProto) -> Layer | None:
 
 
 def _matmul(graph: Graph, node: onnx.NodeProto) -> Layer | None:
-    shape, rank = _weights(graph, node), graph.type(node.input[0]).rank
-    if shape is None or len(shape) != 2 or rank is None or rank < 2:
+    shape, rank = _weights(graph, node), graph.type(node.input[0]).rank or 0
+    if shape is None or len(shape) != 2 or rank < 2:
         return None
     x_span, y_span = Span(rank - 1, shape[0]), Span(rank - 1, shape[1])
     return Layer(
@@ -201,11 +201,11 @@ def reaches(given: Mapping[str, Any], kernel: tuple[int, ...]) -> bool:
 
 def _elementwise(graph: Graph, node: onnx.NodeProto, spans: Spans) -> Tie | None:
     shapes = {name: graph.type(name).shape for name in node.input if name}
-    ranks = [len(shape) for shape in shapes.values() if shape is not None]
+    rank = max(len(shape or ()) for shape in shapes.values())
     counts = [spans[name].count for name in shapes if name in spans]
-    if len(ranks) < len(shapes) or not counts or not _keeps_floats(graph, node):
+    if not counts or not _keeps_floats(graph, node):
         return None
-    count, rank = max(counts), max(ranks)
+    count = max(counts)
     inputs = [name for name in shapes if name in spans and spans[name].count == count]
     axes = {spans[name].axis + rank - len(shapes[name] or ()) for name in inputs}
     if len(axes) != 1:
@@ -270,9 +270,7 @@ def _mean(graph: Graph, node: onnx.NodeProto, spans: Spans) -> Tie | None:
 
 def _dropping(graph: Graph, node: onnx.NodeProto, spans: Spans) -> Tie | None:
     """Squeeze, or a Flatten of what has one number per channel."""
-    span, shape = spans[node.input[0]], graph.type(node.input[0]).shape
-    if shape is None:
-        return None
+    span, shape = spans[node.input[0]], graph.type(node.input[0]).shape or ()
     if operator(node) == "Flatten":
         axes = list(range(2, len(shape)))
         if span.axis != 1 or settings(node).get("axis", 1) != 1:
@@ -286,12 +284,12 @@ def _dropping(graph: Graph, node: onnx.NodeProto, spans: Spans) -> Tie | None:
 
 def _axes(graph: Graph, node: onnx.NodeProto) -> list[int]:
     """The axes that a node is given, counted from the first; empty where they are not known."""
-    rank = graph.type(node.input[0]).rank
+    rank = graph.type(node.input[0]).rank or 0
     given = settings(node).get("axes")
     if given is None and len(node.input) > 1:
         constant = graph.constant(node.input[1])
         given = None if constant is None else constant.ravel().tolist()
-    return [axis % rank for axis in given] if rank and given else []
+    return [axis % rank for axis in given or ()]
 
 
 def _upsampling(graph: Graph, node: onnx.NodeProto, spans: Spans) -> Tie | None:
@@ -304,8 +302,8 @@ def _upsampling(graph: Graph, node: onnx.NodeProto, spans: Spans) -> Tie | None:
 
 
 def _concat(graph: Graph, node: onnx.NodeProto, spans: Spans) -> Tie | None:
-    span, rank = spans[node.input[0]], graph.type(node.input[0]).rank
-    if rank is None or settings(node)["axis"] % rank != span.axis:
+    span, rank = spans[node.input[0]], graph.type(node.input[0]).rank or 0
+    if settings(node)["axis"] % rank != span.axis:
         return None
     found = [spans[name] for name in node.input if name in spans]
     if len(found) < len(node.input) or any(one.axis != span.axis for one in found):
@@ -338,5 +336,3 @@ _TIES: Mapping[str, Callable[[Graph, onnx.NodeProto, Spans], Tie | None]] = {
     "Squeeze": _dropping,
     **dict.fromkeys(UPSAMPLING, _upsampling),
 }
-OPERATORS = ELEMENTWISE | _LAYERS.keys() | _TIES.keys()
-"""Operators whose channels may go."""

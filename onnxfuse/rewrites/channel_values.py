@@ -175,7 +175,7 @@ def _is_bounded(graph: Graph, name: str, depth: int = _DEEPEST) -> bool:
     if not all(np.all(np.isfinite(np.asarray(graph.constant(c), np.float64))) for c in constants):
         return False
     if operator(node) == "Clip":
-        return len(constants) + len(node.attribute) == 2 and len(data) == 1
+        return len(constants) + len(node.attribute) == 2
     if operator(node) in _BOUNDED:
         return True
     if operator(node) not in _SHIFTING or len(data) != 1:

@@ -41,6 +41,8 @@ def remove_channels(graph: Graph, skip: frozenset[str]) -> Outcome:
         CertificateError: If what is left does not agree with what was there.
     """
     outcome = Outcome()
+    if graph.has_dead_nodes():
+        graph.commit(prune=True)
     found = plan(graph, skip) if graph.takes_initializers else None
     if found is None:
         return outcome

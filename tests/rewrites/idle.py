@@ -89,3 +89,16 @@ def weights(folded: Folded, op_type: str = "Conv") -> list[list[int]]:
 def body(op_type: str, reads: str, name: str) -> helper.GraphProto:
     out = helper.make_tensor_value_info(name, 1, None)
     return helper.make_graph([helper.make_node(op_type, [reads], [name])], name, [], [out])
+
+
+def gelu(b: Builder, x: str, shape: tuple[int, ...] = ()) -> str:
+    """As exporters write it out."""
+    bent = b.op("Erf", b.op("Div", x, b.constant(np.full(shape, 2.0**0.5))))
+    half = b.op("Mul", x, b.op("Add", bent, b.constant(np.ones(shape))))
+    return b.op("Mul", half, b.constant(np.full(shape, 0.5)))
+
+
+def matrix(b: Builder, rows: int, columns: int, dead: Sequence[int] = ()) -> np.ndarray:
+    weight = b.values(rows, columns)
+    weight[:, list(dead)] = 0
+    return weight

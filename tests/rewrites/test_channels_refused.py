@@ -12,7 +12,7 @@ from onnxfuse.graph import Graph
 from onnxfuse.rewrites.channels import remove_channels
 from onnxfuse.shapes import infer_types
 from tests.lift.building import Builder
-from tests.lift.comparing import feeds_for, optimized
+from tests.lift.comparing import feeds_for, optimized, run
 from tests.rewrites.idle import DEAD, SIZES, C, behind, body, conv, dying, folds, kept, start
 
 
@@ -393,6 +393,20 @@ def test_bodies_of_old_files_take_no_weights():
     assert remove_channels(graph, frozenset()).folds == []
     graph = Graph(model.graph, 17, 8, outer=outer, types=types)
     assert len(remove_channels(graph, frozenset()).folds) == 1
+
+
+def test_what_nobody_reads_does_not_matter():
+    """A reader of the channels, in front of the one that counts."""
+    b = Builder()
+    x = b.op("Relu", dying(b))
+    behind(b, x, kernel=(3, 3), pads=[1] * 4, unread=DEAD)
+    y = behind(b, x)
+    model = b.model(y)
+    expected = run(model, feeds_for(model, SIZES[0]))
+    graph = Graph(model.graph, 17, 8, types=infer_types(model))
+    assert len(remove_channels(graph, frozenset()).folds) == 1
+    assert [node.op_type for node in model.graph.node] == ["Conv", "Relu", "Conv"]
+    np.testing.assert_allclose(run(model, feeds_for(model, SIZES[0])), expected, rtol=1e-4)
 
 
 def test_a_layer_that_does_not_fit_is_left_alone():
