@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import ModelProto, helper
 
+import onnxfuse
 from onnxfuse.fold import Fold
 from tests.lift.building import Builder
 from tests.lift.comparing import Folded, optimized
@@ -78,6 +79,12 @@ def kept(model: ModelProto, *sizes, **options) -> Folded:
     folded = optimized(model, *(sizes or SIZES), **options)
     assert folds(folded) == []
     return folded
+
+
+def folds_of(model: ModelProto) -> int:
+    """How many groups of channels get thinner, whether a runtime takes the model or not."""
+    report = onnxfuse.optimize(model).report
+    return sum(fold.step == "channels" for fold in report.folds)
 
 
 def weights(folded: Folded, op_type: str = "Conv") -> list[list[int]]:

@@ -120,7 +120,8 @@ def test_what_a_padded_layer_reads_may_be_zero():
     for how in ({"pads": [1, 0, 1, 2]}, {"auto_pad": "SAME_UPPER"}):
         b = Builder()
         x = b.op("Relu", dying(b, bias=-1.0))
-        thinned(b.model(behind(b, x, kernel=(3, 3), **how)))
+        folded = thinned(b.model(behind(b, x, kernel=(3, 3), bias=False, **how)))
+        assert len(folded.model.graph.node[-1].input) == 2
 
 
 def test_no_padding_by_a_mode():
