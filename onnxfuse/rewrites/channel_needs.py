@@ -9,8 +9,9 @@ layer that reads one of its channels
 
 3. Nobody else reads it: no other operator, no body, no output.
 
-Of the classes that lie in the same tensors as many go as leave a multiple of `LANES`, and at least
-so many: runtimes compute whole blocks of channels, and more slowly where a block is not full.
+Of the classes that lie in the same tensors as many go as leave a multiple of `LANES`, and one block
+at least: runtimes compute whole blocks of channels. (Convs 3x3 with 49 or 57 channels between them
+take as long as with 64, and with 48 a tenth less.)
 """
 
 from __future__ import annotations

@@ -273,7 +273,7 @@ def _dropping(graph: Graph, node: onnx.NodeProto, spans: Spans) -> Tie | None:
     span, shape = spans[node.input[0]], graph.type(node.input[0]).shape or ()
     if operator(node) == "Flatten":
         axes = list(range(2, len(shape)))
-        if span.axis != 1 or settings(node).get("axis", 1) != 1:
+        if settings(node).get("axis", 1) != 1:
             return None
     else:
         axes = _axes(graph, node)
