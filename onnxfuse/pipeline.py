@@ -93,8 +93,8 @@ def optimize(
     Args:
         model: A path, an onnx.ModelProto, an onnx_graphsurgeon.Graph or a torch.onnx.ONNXProgram.
         skip: Operators whose rule is left out, such as "AveragePool"; activations too. Or one of
-            `STEPS`, as a whole: "folds", "gates", "activations", "moves", "softmaxes", "phases",
-            "shuffles", "splits", "shifts".
+            `STEPS`, as a whole: "folds", "gates", "activations", "moves", "softmaxes", "channels",
+            "phases", "shuffles", "splits", "shifts".
         keep: Tensors that stay in the model under their names.
         progress: Called with a word on each step as it begins.
 
@@ -171,6 +171,7 @@ class _Run:
         self.impossible: dict[tuple[str, str], tuple[str, str, str]] = {}
         self.effort = Effort()
         self.flushed: dict[str, int] = {}
+        self.unfit: list[tuple[str, str, str]] = []
         self.no_convolution: dict[str, str] = {}
         self.names = frozenset(all_names(self.model.graph))
 
@@ -193,8 +194,8 @@ class _Run:
                     self.impossible, retried = {}, len(self.folds)  # they may be possible by now
                 types = infer_types(self.model)
             self._drop_what_bodies_left()
-            self.tell("flushing denormals")
-            self._flush(types)
+            known = {node for node, _, _ in (*self.refusals, *self.impossible.values())}
+            self.refusals.extend(found for found in self.unfit if found[0] not in known)
         else:
             reason = f"opset {self.opset} is older than {OLDEST_OPSET}"
             self.refusals = [(n.name, n.op_type, reason) for n in self.model.graph.node]
@@ -243,7 +244,7 @@ class _Run:
 
     def _pass(self, types: dict[str, TensorType]) -> bool:
         """Folds every graph of the model once; True when another pass may find more."""
-        self.refusals = []
+        self.refusals, self.unfit = [], []
         again = False
         repeated = _repeated(self.model.graph)
         for graph in self._graphs(types):
@@ -263,13 +264,23 @@ class _Run:
                 self.no_convolution.pop(made, None)
             outcomes.append(outcome)
             if not any(made_here.folds or made_here.impossible for made_here in outcomes):
-                outcomes += self._rewritten(graph, self.last)
+                outcomes += self._finished(graph)
             for made_here in outcomes:
                 self.folds.extend(made_here.folds)
                 self.refusals.extend(made_here.refusals)
                 again |= bool(made_here.folds or made_here.impossible)
             self.impossible |= outcome.impossible
         return again
+
+    def _finished(self, graph: Graph) -> list[Outcome]:
+        """What is done to a graph with nothing left to fold, up to the first that changes it."""
+        self._flush(graph)
+        outcomes: list[Outcome] = []
+        for name, rewrite in self.last.items():
+            outcomes += self._rewritten(graph, {name: rewrite})
+            if outcomes and outcomes[-1].folds:
+                break
+        return outcomes
 
     def _rewritten(self, graph: Graph, rewrites: Mapping[str, Rewrite]) -> list[Outcome]:
         """What rewrites did to a graph, one after the other."""
@@ -284,12 +295,10 @@ class _Run:
     def _settings(self) -> list[Setting]:
         return model_settings(self.model)
 
-    def _flush(self, types: dict[str, TensorType]) -> None:
-        for graph in self._graphs(types):
-            outcome = flush_denormals(graph)
-            self.flushed |= outcome.counts
-            known = {node for node, _, _ in (*self.refusals, *self.impossible.values())}
-            self.refusals.extend(found for found in outcome.refusals if found[0] not in known)
+    def _flush(self, graph: Graph) -> None:
+        outcome = flush_denormals(graph)
+        self.flushed |= outcome.counts
+        self.unfit.extend(outcome.refusals)
 
     def _drop_what_bodies_left(self) -> None:
         """Drops initializers of the main graph that only nodes in bodies read, now folded."""

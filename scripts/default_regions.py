@@ -133,6 +133,16 @@ def _cut(channels: int, size: int) -> onnx.ModelProto:
     return n.model(silu(n.conv(together, channels + half, channels)))
 
 
+def _pruned(channels: int, hidden: int, size: int) -> onnx.ModelProto:
+    """Two pointwise layers, half of whose hidden channels have filters of zeros."""
+    n = _Net(1, channels, size, size)
+    x = n.conv(n.x, channels, hidden)
+    weight = numpy_helper.to_array(n.weights[0]).copy()
+    weight[::2] = 0
+    n.weights[0].CopyFrom(numpy_helper.from_array(weight, n.weights[0].name))
+    return n.model(n.conv(n.op("HardSwish", x), hidden, channels))
+
+
 def _upsampled(channels: int, outputs: int, size: int, beside: int = 0) -> onnx.ModelProto:
     """A 3x3 Conv over an upsampled map, beside which another one may be."""
     n = _Net(1, channels + beside, size, size)
@@ -201,6 +211,11 @@ _GRIDS: dict[str, tuple[Callable[..., onnx.ModelProto], str, tuple[tuple[int, ..
         _shifted,
         "shift in front of a padded layer, {} channels, {}x{1}",
         ((16, 80), (64, 40), (240, 12)),
+    ),
+    "channels": (
+        _pruned,
+        "half of the channels carry nothing, {} -> {} -> {0}, {}x{2}",
+        ((24, 96, 80), (96, 384, 20), (192, 768, 10)),
     ),
     "splits": (
         _cut,

@@ -1,8 +1,9 @@
 """Exact rewrites that are no folds into a single node; one file each.
 
 `REWRITES`, by the names that users know, are tried in this order on every graph, in every pass,
-before its folds are planned; `LAST` on a graph in which there is nothing left to fold. `TRIED` pay
-on some machines, for some sizes: they are made where `tune` measures it.
+before its folds are planned; `LAST` on a graph in which there is nothing left to fold, each where
+those before it find nothing either. `TRIED` pay on some machines, for some sizes: they are made
+where `tune` measures it.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from functools import partial
 
 from onnxfuse.fold import Outcome
 from onnxfuse.graph import Graph
+from onnxfuse.rewrites.channels import remove_channels
 from onnxfuse.rewrites.denormals import flush_denormals
 from onnxfuse.rewrites.exponentials import write_softmaxes
 from onnxfuse.rewrites.gates import distribute_gates
@@ -36,6 +38,7 @@ REWRITES: Mapping[str, Rewrite] = {
     "softmaxes": turn_softmaxes,
 }
 LAST: Mapping[str, Rewrite] = {
+    "channels": remove_channels,
     "phases": split_phases,
     "shuffles": delay_shuffles,
     "splits": split_convolutions,
