@@ -115,3 +115,17 @@ def test_reports_what_no_test_misses(rule, tests, code, said):
     )
     assert done.returncode == code, done.stdout + done.stderr
     assert said in done.stdout
+
+
+def test_every_condition_has_its_turn(monkeypatch):
+    found = [mutants.Condition(f"file.py:{line}:1", "", neutral=False) for line in range(200)]
+    assert mutation.shared_out(found, 1) == found
+    heads = iter("abcdefghij")
+    monkeypatch.setattr(
+        mutation.subprocess,
+        "run",
+        lambda *_, **__: subprocess.CompletedProcess([], 0, stdout=next(heads)),
+    )
+    shares = [mutation.shared_out(found, 2) for _ in range(10)]
+    assert all(60 < len(share) < 140 for share in shares)
+    assert len({c for share in shares for c in share}) == 200
