@@ -101,7 +101,7 @@ def kill_many(folder, outside, times):
 @pytest.mark.slow
 @pytest.mark.parametrize("outside", [False, True], ids=["one file", "data beside it"])
 def test_killed_at_some_moments(tmp_path, outside):
-    kill_many(tmp_path / "net", outside, 6)
+    kill_many(tmp_path / "net", outside, 4)
 
 
 @pytest.mark.nightly

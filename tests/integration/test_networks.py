@@ -84,7 +84,7 @@ COUNTED = {
 }
 
 EXAMPLE_SHAPE = (2, 3, 96, 64)
-TAKES_MINUTES = ("acnet_resnet18", "mobileone_s0", "repvgg_a0")
+LARGE = ("acnet_resnet18", "mobileone_s0", "repvgg_a0")
 ONE_EXPORT = ("csp_detector", "lcnet_rep")  # by default, and one more in CI
 
 # On feature maps of six pixels the mean over channels, and what is added to it, are a 1x1 Conv.
@@ -131,8 +131,9 @@ class Case(NamedTuple):
             in_ci &= self.name in ("repvgg_b1g4", "mobileone_s1")
             in_ci |= (self.name, self.form, self.dynamic) == ("ecbsr_m4c16", "dynamo", False)
             return (pytest.mark.slow if in_ci else pytest.mark.nightly,)
-        if (self.form, self.dynamic) == ("dynamo", True) and self.name in TAKES_MINUTES:
-            return (pytest.mark.nightly,)
+        if self.form == "dynamo" and self.name in LARGE:
+            in_ci = not self.dynamic and self.name == "repvgg_a0"
+            return (pytest.mark.slow if in_ci else pytest.mark.nightly,)
         if self.name in ONE_EXPORT:
             if (self.form, self.dynamic) == ("script_unfolded", True):
                 return ()

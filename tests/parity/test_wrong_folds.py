@@ -23,7 +23,7 @@ from tests.parity.breaking import (
 FORMS = {"dbb_resnet18": "dynamo", "ecbsr_m4c16": "dynamo"}
 SMALL = {"ecbsr_m4c16": (1, 3, 24, 40)}
 QUICK = ("three_branch",)
-IN_CI = ("im2col_net", "rep_detector")  # of few layers; one without a Conv, one with two outputs
+IN_CI = ("rep_detector",)  # of few layers, with two outputs
 
 
 def marks(name):
