@@ -7,8 +7,9 @@ BatchNormalization: the channel is the bias. From there they go through ties.
    or the constant is 0.
 2. An elementwise operator does where all its inputs are constant in the channel. 0 times what is
    bounded is 0, too.
-3. A MaxPool does with sizes rounded down, an AveragePool where padding does not count, or the
-   constant is 0; means, upsampling and Concats do.
+3. A MaxPool does with sizes rounded down, an AveragePool too, where padding does not count, and
+   both where no window may miss the image between its taps; of 0 every AveragePool does. Means,
+   upsampling and Concats do.
 4. A constant is a number of the model's type.
 """
 
@@ -111,15 +112,15 @@ class _Tied:
         (given,) = self.values
         if op == "Conv":
             return self._filtered(given)
+        if op not in ("AveragePool", "MaxPool"):
+            return given.copy()
         options = settings(self.node)
-        if op == "MaxPool" and options.get("ceil_mode", 0):
-            return np.full(given.shape, np.nan)
-        if op == "AveragePool":
-            kernel = tuple(options["kernel_shape"])
-            counts = options.get("count_include_pad", 0) and reaches(options, kernel)
-            if counts or options.get("ceil_mode", 0):
-                return np.where(given == 0, given, np.nan)
-        return given.copy()
+        outside = reaches(options, tuple(options["kernel_shape"]))
+        misses = outside and max(options.get("dilations", [1])) > 1
+        counts = op == "AveragePool" and outside and options.get("count_include_pad", 0)
+        if not misses and not counts and not options.get("ceil_mode", 0):
+            return given.copy()
+        return np.where((given == 0) & (op == "AveragePool"), given, np.nan)
 
     def _computed(self) -> Reals:
         """By the operator itself, on one number per channel."""

@@ -71,10 +71,12 @@ def test_refuses_constants_that_differ_from_place_to_place():
         ("MaxPool", {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1}),
         ("AveragePool", {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}),
         ("AveragePool", {"kernel_shape": [3, 3], "pads": [1] * 4, "count_include_pad": 1}),
+        ("AveragePool", {"kernel_shape": [2, 2], "pads": [1] * 4, "dilations": [3, 3]}),
+        ("MaxPool", {"kernel_shape": [2, 2], "pads": [1] * 4, "dilations": [1, 3]}),
     ],
 )
 def test_refuses_poolings_that_reach_beyond_the_image(op, how):
-    b = Builder()
+    b = Builder(19)
     x = b.op(op, b.op("Sigmoid", dying(b)), **how)
     kept(b.model(behind(b, b.op("Tanh", x))))
 
