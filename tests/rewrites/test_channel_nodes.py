@@ -268,11 +268,11 @@ def test_nothing_is_looked_at_where_no_weight_has_zeros(monkeypatch):
 
 def test_an_operator_that_the_evaluator_lacks():
     """A pooling by a mode that ONNX Runtime reads otherwise."""
-    b = Builder()
-    x = b.op("MaxPool", b.op("Relu", dying(b)), kernel_shape=[2, 2], auto_pad="SAME_UPPER")
-    b.nodes[-1].attribute.append(helper.make_attribute("dilations", [2, 2]))
+    b = Builder(19)
+    x = b.op("Relu", dying(b, bias=-1.0))
+    x = b.op("AveragePool", x, kernel_shape=[2, 2], auto_pad="SAME_UPPER", dilations=[2, 2])
     model = b.model(behind(b, x))
-    graph = Graph(model.graph, 17, 8, types=infer_types(model))
+    graph = Graph(model.graph, 19, 9, types=infer_types(model))
     outcome = remove_channels(graph, frozenset())
     ((_, _, reason),) = outcome.refusals
     assert reason.startswith("it cannot be certified: auto_pad with dilations")
