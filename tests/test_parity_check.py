@@ -44,6 +44,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path):
         assert name in done.stderr
 
 
+@pytest.mark.slow
 def test_providers_are_those_asked_for(tmp_path):
     done = run(MODEL, "--provider", "cpu", "--provider", "none", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
@@ -40,6 +41,7 @@ def test_random_graphs_compute_the_same_bit_for_bit(data):
     assert all(made_from_x.intersection(n.input) for n in folded.model.graph.node)
 
 
+@pytest.mark.slow
 def test_15000_tiny_nodes():
     nodes = []
     for i in range(5000):

@@ -351,6 +351,7 @@ def optimizes(folder, model, most):
     assert memory < most
 
 
+@pytest.mark.slow
 def test_long_chains_of_sums_are_no_deep_recursion(tmp_path):
     optimizes(tmp_path, chain(5000, "Add", "k"), 400)
     optimizes(tmp_path, chain(5000, "Add", "t0"), 400)

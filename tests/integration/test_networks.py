@@ -147,6 +147,7 @@ class Case(NamedTuple):
             fast &= not self.dynamic or self.name not in ("qarepvgg_a0", "im2col_net")
             return () if fast else (pytest.mark.slow,)
         slow = self.form == "dynamo" or not self.dynamic
+        slow |= self.form == "script" and self.name in LARGE
         return (pytest.mark.slow,) if slow and self.name != "three_branch" else ()
 
 

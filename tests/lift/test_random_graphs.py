@@ -31,7 +31,7 @@ def test_matches_on_random_graphs(model):
 
 @pytest.mark.slow
 @given(models(most=16))
-@settings(max_examples=150, **CALM)
+@settings(max_examples=100, **CALM)
 def test_matches_on_many_random_graphs(model):
     check(model)
 

@@ -193,14 +193,22 @@ def test_refuses_pointwise_kernels():
     kept(b, behind(b, conv(b, up(b, start(b), 2), kernel=(1, 1))))
 
 
-@pytest.mark.parametrize(("shape", "pads"), [((3,), [1, 1]), ((3, 3, 3), [1] * 6)])
-def test_refuses_other_ranks(shape, pads):
+@pytest.mark.parametrize(
+    ("shape", "padding"),
+    [
+        ((5,), {"pads": [2, 2]}),
+        ((5,), {"auto_pad": "SAME_UPPER"}),
+        ((3, 3, 3), {"pads": [1] * 6}),
+        ((3, 3, 3), {"auto_pad": "SAME_UPPER"}),
+    ],
+)
+def test_refuses_other_ranks(shape, padding):
     b = Builder()
     rank = len(shape)
     x = b.op("Relu", b.input("n", C, *"hwd"[:rank]))
     scales = b.constant([1.0, 1.0, *[2.0] * rank])
     u = b.op("Resize", x, "", scales, mode="nearest", **FLOOR)
-    y = b.conv(u, C, M, shape, pads=pads)
+    y = b.conv(u, C, M, shape, **padding)
     kept(b, behind(b, y), sizes=[{"n": 1, "h": 3, "w": 2, "d": 2}])
 
 
