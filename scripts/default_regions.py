@@ -145,15 +145,15 @@ def _pruned(channels: int, hidden: int, size: int) -> onnx.ModelProto:
 
 def _upsampled(channels: int, outputs: int, size: int, beside: int = 0) -> onnx.ModelProto:
     """A 3x3 Conv over an upsampled map, beside which another one may be."""
-    n = _Net(1, channels + beside, size, size)
-    small = n.conv(n.x, channels + beside, channels)
+    n = _Net(1, channels, size, size)
+    small = n.conv(n.x, channels, channels)
     large = n.op("Resize", small, "", n.constant([1.0, 1.0, 2.0, 2.0]), **NEAREST)
     if beside:
-        other = n.op("Resize", n.x, "", n.constant([1.0, 1.0, 2.0, 2.0]), **NEAREST)
-        other = n.op("MaxPool", other, kernel_shape=[3, 3], pads=SAME)
+        other = n.op(
+            "Relu", n.op("ConvTranspose", n.x, n.random(channels, beside, 2, 2), strides=[2, 2])
+        )
         large = n.op("Concat", large, other, axis=1)
-        channels += channels + beside
-    return n.model(n.op("Relu", n.conv(large, channels, outputs, 3)))
+    return n.model(n.op("Relu", n.conv(large, channels + beside, outputs, 3)))
 
 
 def _transposed(channels: int, middle: int, outputs: int, size: int) -> onnx.ModelProto:
@@ -255,9 +255,16 @@ _GRIDS: dict[str, tuple[Callable[..., onnx.ModelProto], str, tuple[tuple[int, ..
 }
 
 
+_BESIDE = (
+    _upsampled,
+    "3x3 Conv {} -> {} over {}x{2} upsampled, beside {} channels more",
+    ((32, 24, 80, 16), (48, 24, 80, 24), (72, 24, 80, 24), (72, 64, 40, 24), (96, 24, 80, 24)),
+)
+
+
 def regions(only: str = "") -> Iterator[Region]:
     """All of them, or those of one step."""
-    for step, (build, words, sizes) in _GRIDS.items():
+    for step, (build, words, sizes) in (*_GRIDS.items(), ("phases", _BESIDE)):
         for given in sizes if not only or only == step else ():
             yield Region(step, _named(words, given), build(*given))
 

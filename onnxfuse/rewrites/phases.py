@@ -11,9 +11,10 @@ may be larger by 4, 6, ... in height or width: half of the factor stays, as an u
 2. U comes from a Resize or an Upsample that repeats pixels (`upsampling`), by even factors.
 3. U and the Concat, along the channels, are for this Conv alone.
 4. It pays, for each position of the output: by the prices in `cost`, the multiply-adds saved are
-   so many times what DepthToSpace, the Concat in front of it and the sum move, as it took when
-   measured (`measured`): runtimes fuse less around the new nodes. Sizes do not matter but for the
-   overhead of the nodes, which counts where they are known.
+   so many times what DepthToSpace and the Concat in front of it move, as it took when measured
+   (`measured`): runtimes fuse less around the new nodes. A sum takes what the Concat took that it
+   replaces. Sizes do not matter but for the overhead of the nodes, which counts where they are
+   known.
 5. The summed taps fit into the model's type.
 
 Tried when there is nothing left to fold: a scale behind the Conv, or a branch beside it, joins it
@@ -42,8 +43,6 @@ from onnxfuse.rewrites.upsampling import OPERATORS, upsampling
 _TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16})
 _MOVED = 4
 """Elements moved for each of the output: the Concat and DepthToSpace read and write it."""
-_ADDED = 4
-"""And where a sum follows: one term is written, two are read, and the sum is written."""
 
 
 def split_phases(graph: Graph, skip: frozenset[str], *, margin: float | None = None) -> Outcome:
@@ -86,7 +85,7 @@ def _head(graph: Graph, index: int, skip: frozenset[str]) -> Head | None:
     target, weight = node.output[0], graph.constant_shape(node.input[1])
     bias = next(iter(node.input[2:]), "")
     kind = graph.type(target).elem_type
-    if kind not in _TYPES or weight is None or len(weight) != 4:
+    if kind not in _TYPES or weight is None:
         return None
     if bias and not graph.is_constant(bias):
         return None
@@ -178,7 +177,7 @@ def _gain(graph: Graph, head: Head) -> float:
     upsampled = sum(b - a for a, b in (part.channels for part in head.upsampled))
     of_four = math.prod(sum(taps) for taps in extents(kernel, head.begins))
     saved = DENSE_MAC * (math.prod(kernel) - of_four / 4) * upsampled
-    moved = BYTE * ELEMENT * (_MOVED + (_ADDED if head.rest else 0))
+    moved = BYTE * ELEMENT * _MOVED
     sizes = (graph.type(head.target).shape or ())[2:]
     known = [n for n in sizes if isinstance(n, int)]
     if len(known) == 2:
