@@ -29,7 +29,12 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("onnxfuse/affine", "onnxfuse/lift", "onnxfuse/rewrites")
+FOLDERS = (
+    "onnxfuse/affine",
+    "onnxfuse/equalization",
+    "onnxfuse/lift",
+    "onnxfuse/rewrites",
+)
 FILES = ("onnxfuse/certify.py", "onnxfuse/copies.py", "onnxfuse/rounding.py")
 FOLDER_VARIABLE = "ONNXFUSE_DECISIONS"
 JUDGED = "__judged__"

@@ -32,7 +32,13 @@ import pytest
 
 from scripts import mutants
 
-TESTS = ("tests/affine", "tests/lift", "tests/rewrites", "tests/test_certify.py")
+TESTS = (
+    "tests/affine",
+    "tests/equalization",
+    "tests/lift",
+    "tests/rewrites",
+    "tests/test_certify.py",
+)
 WITHOUT = "--ignore-glob=*/test_random_*.py"  # each condition has a test of its own
 _NEEDLESS = ("cacheprovider", "xdist", "unraisableexception", "threadexception")
 OPTIONS = ("-q", "--no-header", "--tb=native", *(f"-pno:{plugin}" for plugin in _NEEDLESS))

@@ -103,7 +103,7 @@ class _Linker:
                 self._between(index)
         for name, lane in self.lanes.items():
             if graph.is_pinned(name):
-                self._fix(lane)
+                self.fix(lane)
         return self._numbered()
 
     def _layer(self, layer: Layer) -> None:
@@ -113,7 +113,7 @@ class _Linker:
             layer.channels[0],
         )
         if lane is not None and not fits:
-            self._fix(lane)
+            self.fix(lane)
         nothing = np.full(layer.channels[0], FIXED)
         self.before[layer.index] = lane.slots if lane is not None and fits else nothing
         rank = self.graph.type(layer.data).rank or 0
@@ -131,7 +131,7 @@ class _Linker:
         made = None if index in self.barred else rule(self, index, names)
         if made is None:
             for name in names:
-                self._fix(self.lanes[name])
+                self.fix(self.lanes[name])
         else:
             self.lanes |= made
 
@@ -148,7 +148,7 @@ class _Linker:
             low, high = sorted((self.root(a), self.root(b)))
             self.parents[high] = low
 
-    def _fix(self, lane: Lane) -> None:
+    def fix(self, lane: Lane) -> None:
         self.join(lane.slots, np.full(len(lane.slots), FIXED))
 
     def _numbered(self) -> Channels:
@@ -179,13 +179,10 @@ def _passed(linker: _Linker, index: int, names: Sequence[str]) -> dict[str, Lane
         lane = linker.lanes[name]
         labels = np.arange(2.0, len(lane.slots) + 2.0, dtype=np.float64)
         labelled = Line(labels, np.zeros(len(labels)), lane.axis, lane.rank)
-        found = (
-            None
-            if merged is not None and not _joins(node.op_type)
-            else (behind(graph, index, name, labelled))
-        )
+        is_next = merged is None or node.op_type == "Concat"
+        found = behind(graph, index, name, labelled) if is_next else None
         if found is None:
-            linker._fix(lane)
+            linker.fix(lane)
             continue
         sources = found.scale.astype(np.int64) - 2
         slots = np.where(sources < 0, FIXED, lane.slots[np.maximum(sources, 0)])
@@ -195,14 +192,9 @@ def _passed(linker: _Linker, index: int, names: Sequence[str]) -> dict[str, Lane
     return None if merged is None else {node.output[0]: merged}
 
 
-def _joins(op_type: str) -> bool:
-    return op_type == "Concat"
-
-
 def _same(linker: _Linker, index: int, names: Sequence[str]) -> dict[str, Lane] | None:
     """Identity, Dropout."""
-    node = linker.graph.nodes[index]
-    return {node.output[0]: linker.lanes[names[0]]} if node.input[0] == names[0] else None
+    return {linker.graph.nodes[index].output[0]: linker.lanes[names[0]]}
 
 
 def _alike(linker: _Linker, index: int, names: Sequence[str]) -> dict[str, Lane] | None:
@@ -210,9 +202,8 @@ def _alike(linker: _Linker, index: int, names: Sequence[str]) -> dict[str, Lane]
     graph, node = linker.graph, linker.graph.nodes[index]
     first = linker.lanes[names[0]]
     shapes = {graph.type(name).shape for name in node.input}
-    whole = set(node.input) == set(names) and len(shapes) == 1 and None not in shapes
-    (shape,) = shapes if len(shapes) == 1 else (None,)
-    if not whole or shape is None or None in shape:
+    known = all(shape is not None and None not in shape for shape in shapes)
+    if set(node.input) != set(names) or len(shapes) > 1 or not known:
         return None
     if not all(first.is_laid_out_like(linker.lanes[name]) for name in names[1:]):
         return None
@@ -225,8 +216,6 @@ def _chosen(linker: _Linker, index: int, names: Sequence[str]) -> dict[str, Lane
     """Split and Slice of channels."""
     graph, node = linker.graph, linker.graph.nodes[index]
     lane = linker.lanes[names[0]]
-    if list(names) != [node.input[0]]:
-        return None
     view = View.image(lane.rank) if lane.axis == 1 else View.matrix(lane.axis, lane.rank)
     made: dict[str, Lane] = {}
     for output in filter(None, node.output):
@@ -240,10 +229,10 @@ def _chosen(linker: _Linker, index: int, names: Sequence[str]) -> dict[str, Lane
 def _clipped(linker: _Linker, index: int, names: Sequence[str]) -> dict[str, Lane] | None:
     """Clip at 0 from below alone is a Relu."""
     graph, node = linker.graph, linker.graph.nodes[index]
-    if graph.opset < 11 or len(node.input) < 2 or any(node.input[2:]):
+    if len(node.input) < 2 or any(node.input[2:]):
         return None
-    low = graph.constant(node.input[1]) if node.input[1] else None
-    if low is None or low.size != 1 or low.item() != 0:
+    low = graph.constant(node.input[1])
+    if low is None or np.any(low != 0):
         return None
     return _same(linker, index, names)
 
