@@ -96,6 +96,20 @@ def precision(dtype: np.dtype[np.generic]) -> tuple[float, float]:
     return digits / 2, float(np.nextafter(np.zeros(1, dtype), one)[0]) / digits
 
 
+def keeps_digits(value: NDArray[np.float64], like: Array) -> bool:
+    """True where new numbers can be written in the type of old ones.
+
+    Args:
+        value: The new numbers; they are finite in that type.
+        like: The old ones, of the same shape: a normal number does not become a subnormal one.
+    """
+    _, smallest = precision(like.dtype)
+    with np.errstate(over="ignore"):
+        is_finite = bool(np.all(np.isfinite(value.astype(like.dtype))))
+    size = np.abs(value)
+    return is_finite and not np.any((size > 0) & (size < smallest) & (np.abs(like) >= smallest))
+
+
 def _largest(term: Term) -> NDArray[np.float64]:
     """Of every output channel the largest entry of its weight and bias, of shape (C_out,)."""
     rows = term.weight.reshape(term.out_channels, -1)

@@ -69,13 +69,13 @@ def absorption(
         range_: What its output holds on samples.
         value: A layer's constant, in float64.
     """
-    rank = graph.type(layer.output).rank
-    if not rank or layer.axes[1] != 1 or not _has_plain_bias(graph, layer):
+    rank = graph.type(layer.data).rank or 0
+    if not _has_plain_bias(graph, layer):
         return None
     middle = (range_.largest + range_.smallest) / 2
     way = _Way(graph, layers)
     way.follow(layer.output, Line(np.ones(len(middle)), middle, 1, rank))
-    if not way.is_open or not way.sinks:
+    if not way.is_open:
         return None
     held: dict[str, Between] = {}
     if way.bends:

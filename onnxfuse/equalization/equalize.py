@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from onnxfuse import io
 from onnxfuse.affine import Array, Refusal
@@ -23,7 +22,7 @@ from onnxfuse.equalization.layers import Layer, layers
 from onnxfuse.equalization.ranges import Range, channel_ranges
 from onnxfuse.graph import Graph
 from onnxfuse.messages import operator, trained_names
-from onnxfuse.rounding import precision
+from onnxfuse.rounding import keeps_digits
 from onnxfuse.runtime.feeds import Feeds
 from onnxfuse.shapes import default_opset, infer_types
 
@@ -222,7 +221,7 @@ class _Run:
         own = {name: value for name, value in after.items() if name in node.input}
         for name, value in own.items():
             held = np.asarray(self.graph.constant(name))
-            if not _fits(value, held):
+            if not keeps_digits(value, held):
                 return Refusal(f"with other scales its constants cannot be written in {held.dtype}")
         return certify_changed(self.graph, index, changes, self.constants, own, limits)
 
@@ -234,12 +233,3 @@ class _Run:
     def _label(self, index: int) -> str:
         node = self.graph.nodes[index]
         return str(node.name or node.output[0])
-
-
-def _fits(value: Array, held: NDArray[Any]) -> bool:
-    """True where new values can be written in the type of the old ones without losing digits."""
-    _, smallest = precision(held.dtype)
-    with np.errstate(over="ignore"):
-        finite = bool(np.all(np.isfinite(value.astype(held.dtype))))
-    lost = (np.abs(value) < smallest) & (np.abs(held) >= smallest)
-    return finite and not np.any(lost & (value != 0))

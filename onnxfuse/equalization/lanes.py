@@ -232,9 +232,8 @@ def _clipped(linker: _Linker, index: int, names: Sequence[str]) -> dict[str, Lan
     if len(node.input) < 2 or any(node.input[2:]):
         return None
     low = graph.constant(node.input[1])
-    if low is None or np.any(low != 0):
-        return None
-    return _same(linker, index, names)
+    is_zero = low is not None and not np.any(low)
+    return _same(linker, index, names) if is_zero else None
 
 
 _RULES: Mapping[str, _Rule] = {

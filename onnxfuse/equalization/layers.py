@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxfuse.affine import Array
-from onnxfuse.graph import FLOAT_TYPES, Graph
+from onnxfuse.graph import Graph
 from onnxfuse.lift import Site, View
 from onnxfuse.messages import operator
 
@@ -101,19 +101,17 @@ def _layer(graph: Graph, index: int) -> Layer | None:
     node = graph.nodes[index]
     find = _FINDERS.get(operator(node))
     data = graph.data(index)
-    if find is None or len(data) != 1 or len(node.output) != 1:
+    if find is None or not data:
         return None
-    kind = graph.type(data[0])
-    if not kind.rank or kind.rank < 2 or kind.elem_type not in FLOAT_TYPES:
-        return None
+    rank = graph.type(data[0]).rank
     constants = [name for name in node.input if name and graph.is_constant(name)]
     own = all(len(graph.consumers[name]) == 1 for name in constants)
     own = own and not any(graph.is_pinned(name) for name in constants)
-    if not own or len(constants) != sum(map(bool, node.input)) - 1 or len(constants) > 2:
+    if rank is None or not own or len(constants) != sum(map(bool, node.input)) - 1:
         return None
     if len(set(constants)) < len(constants):
         return None
-    return find(Site(graph, node, node.output[0], View.image(kind.rank)), index, data[0])
+    return find(Site(graph, node, node.output[0], View.image(rank)), index, data[0])
 
 
 def _conv(site: Site, index: int, data: str) -> Layer | None:

@@ -67,6 +67,16 @@ def test_is_absorbed(name):
 
 
 LEFT = {
+    "from a layer without a bias": lambda b, x: last(b, b.op(
+        "Conv", b.op("Add", x, b.constant(HIGH.reshape(1, C, 1, 1))), b.positive(C, C, 1, 1)
+    )),
+    "from a Gemm that scales its bias": lambda b, x: b.op("Gemm", b.op(
+        "Gemm", b.op("Flatten", b.op("GlobalAveragePool", x)),
+        b.random(C, C), b.constant(HIGH), beta=2.0,
+    ), b.random(C, 3), b.random(3)),
+    "by a layer along another axis": lambda b, x: b.conv(
+        b.op("Transpose", high(b, x), perm=[0, 2, 3, 1]), 8, 4, (1, 1)
+    ),
     "by a padded layer": lambda b, x: last(b, high(b, x), (3, 3), pads=[1] * 4),
     "by a layer padded by rule": lambda b, x: last(b, high(b, x), (3, 3), auto_pad="SAME_UPPER"),
     "by a layer without a bias": lambda b, x: last(b, high(b, x), bias=False),
@@ -144,6 +154,22 @@ def test_a_negative_weight_is_left_behind_a_relu():
 @pytest.mark.parametrize("gate", ["Tanh", "LeakyRelu"])
 def test_what_may_be_negative_is_left_behind_a_relu(gate):
     assert not shifted(equalized(behind_relu(positive(), gate=gate), n=2))
+
+
+def test_what_is_made_of_positive_numbers_may_be_negative():
+    b = Builder()
+    x = b.op("Neg", b.op("Relu", b.conv(b.input("n", 3, 8, 8), 3, C)))
+    x = b.op("Conv", x, b.constant(positive()), b.constant(np.abs(HIGH)))
+    assert not shifted(equalized(b.model(last(b, b.op("Relu", x))), n=2))
+
+
+def test_a_relu_that_is_not_the_first_is_left():
+    """What MaxPool makes is as far from zero, but nothing says so."""
+    b = Builder()
+    x = b.op("Relu", b.conv(b.input("n", 3, 8, 8), 3, C))
+    x = b.op("Conv", x, b.constant(positive()), b.constant(np.abs(HIGH)))
+    x = b.op("Relu", b.op("Add", b.op("Identity", x), b.op("MaxPool", x, kernel_shape=[1, 1])))
+    assert not shifted(equalized(b.model(last(b, x)), n=2))
 
 
 def test_absorbed_biases_are_what_the_next_layer_gets():

@@ -111,7 +111,7 @@ def test_a_sum_of_channels_on_other_axes_fixes_them():
     b = Builder()
     left = b.op("MatMul", b.random(C, 3), b.input(3, C), output="a")
     right = b.op("MatMul", b.input(C, 3, name="z"), b.random(3, C), output="b")
-    groups = groups_of(b.model(b.op("MatMul", b.op("Add", left, right), b.random(C, 2))))
+    groups = groups_of(b.model(b.op("MatMul", b.random(2, C), b.op("Add", left, right))))
     assert not np.any(groups["a"])
     assert not np.any(groups["b"])
 

@@ -6,9 +6,10 @@ import itertools
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from onnxfuse.equalization.layers import layers
-from onnxfuse.graph import Graph
+from onnxfuse.graph import Graph, TensorType
 from onnxfuse.reference import evaluate
 from onnxfuse.shapes import default_opset, infer_types
 from tests.lift.building import Builder
@@ -141,6 +142,20 @@ REFUSED = {
     "a bias per row": lambda b, x: b.op(
         "Gemm", b.op("Flatten", b.op("GlobalAveragePool", x)), b.random(6, 4), b.random(1, 1)
     ),
+    "a constant input": lambda b, x: b.op(
+        "Conv", b.random(1, 6, 5, 5), b.op("Reshape", x, b.constant([5, 6, 5, 1]))
+    ),
+    "a constant input of a Gemm": lambda b, x: b.op("Gemm", b.random(4, 6), b.op("Flatten", x)),
+    "a layer of constants": lambda b, x: b.op(
+        "Add", x, b.op("Conv", b.random(1, 6, 5, 5), b.random(6, 6, 1, 1))
+    ),
+    "one constant for weight and bias": lambda b, x: b.op(
+        "Gemm", b.op("Reshape", x, b.constant([150, 1])), *[b.random(1, 1)] * 2
+    ),
+    "a weight without numbers": lambda b, x: b.op(
+        "Gemm", b.op("Flatten", b.op("GlobalAveragePool", x)), b.constant(np.zeros((6, 0)))
+    ),
+    "a matrix without numbers": lambda b, x: b.op("MatMul", x, b.constant(np.zeros((5, 0)))),
     "a vector": lambda b, x: b.op("MatMul", x, b.random(5)),
 }  # fmt: skip
 
@@ -150,6 +165,41 @@ def test_is_no_layer(name):
     b = Builder()
     model = b.model(REFUSED[name](b, b.input(1, 6, 5, 5)))
     assert not layers(graph_of(model))
+
+
+ILL_FORMED = {
+    "a weight of integers": ("Conv", (1, 6, 5, 5), np.ones((4, 6, 3, 3), np.int64), {}),
+    "a weight of another rank": ("Conv", (1, 6, 5, 5), np.ones((4, 6, 3), np.float32), {}),
+    "no groups": ("Conv", (1, 6, 5, 5), np.ones((4, 6, 3, 3), np.float32), {"group": 0}),
+    "groups that do not fit": (
+        "Conv", (1, 6, 5, 5), np.ones((5, 3, 3, 3), np.float32), {"group": 2},
+    ),
+    "integers in a Gemm": ("Gemm", (2, 6), np.ones((6, 4), np.int64), {}),
+    "a Gemm of rank 3": ("Gemm", (2, 6), np.ones((6, 4, 1), np.float32), {}),
+    "integers in a MatMul": ("MatMul", (2, 6), np.ones((6, 4), np.int64), {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ILL_FORMED)
+def test_what_is_ill_formed_is_no_layer(name):
+    op_type, shape, weight, settings = ILL_FORMED[name]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+    node = helper.make_node(op_type, ["x", "w"], ["y"], **settings)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph([node], "g", [x], [y], [numpy_helper.from_array(weight, "w")])
+    types = {"x": TensorType(TensorProto.FLOAT, shape)}
+    assert not layers(Graph(graph, 17, 8, types=types))
+
+
+def test_a_bias_that_does_not_fit_is_of_no_layer():
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 6, 5, 5))
+    node = helper.make_node("Conv", ["x", "w", "b"], ["y"])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    weights = {"w": np.ones((4, 6, 1, 1), np.float32), "b": np.ones(1, np.float32)}
+    held = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+    graph = helper.make_graph([node], "g", [x], [y], held)
+    types = {"x": TensorType(TensorProto.FLOAT, (1, 6, 5, 5))}
+    assert not layers(Graph(graph, 17, 8, types=types))
 
 
 def test_every_pair_of_channels_is_counted_once():
