@@ -115,7 +115,7 @@ def test_a_scale_of_codes_is_not_written_wider():
     scale = node("Cast", "h", "s", to=FLOAT)
     layer = node("DequantizeLinear", "q s", "k", axis=0)
     weights = {"q": np.array([1, -3, 5, 7], np.int8), "h": np.arange(1, 5, dtype=np.float16)}
-    folded = Folded(build([scale, layer, node("Add", "x k", "y")], weights))
+    folded = fold(build([scale, layer, node("Add", "x k", "y")], weights))
     assert folded.operators == ["Cast", "DequantizeLinear", "Add"]
     assert folded.weights["h"].dtype == np.float16
 
@@ -123,6 +123,6 @@ def test_a_scale_of_codes_is_not_written_wider():
 def test_codes_that_take_as_much_are_written():
     weights = {"q": np.ones((4, 1), np.int8), "s": np.float32(0.5), "to": np.array([4])}
     nodes = [node("Reshape", "q to", "r"), node("DequantizeLinear", "r s", "k")]
-    folded = Folded(build([*nodes, node("Add", "x k", "y")], weights))
+    folded = fold(build([*nodes, node("Add", "x k", "y")], weights))
     assert folded.operators == ["DequantizeLinear", "Add"]
     assert folded.weights["r"].dtype == np.int8
