@@ -46,7 +46,7 @@ def test_memory_is_measured_with_the_same_entries(stored):
 
 def test_an_entry_that_the_runtime_refuses():
     key = "session." + "a" * 2000
-    with pytest.raises(ModelError, match="session configuration session.a+=1: Config key is"):
+    with pytest.raises(ModelError, match=r"session configuration session\.a+=1: Config key is"):
         onnxfuse.bench(image_net(1, 4, 8, 8), config={key: "1"}, **QUICK)
 
 
