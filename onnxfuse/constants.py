@@ -21,6 +21,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from onnxfuse.graph import Array, Graph, TensorType
 from onnxfuse.growth import unprofitable
 from onnxfuse.messages import attributes, bodies, operator
+from onnxfuse.quantized import QUANTIZING
 from onnxfuse.shapes import INLINE_BYTES, infer_types
 
 _STANDARD = ("", "ai.onnx")
@@ -32,10 +33,10 @@ _RUNNABLE = frozenset(
     onnx.helper.np_dtype_to_tensor_dtype(np.dtype(code)) for code in "?bBhHiIqQefd"
 )
 # Random operators differ from run to run; quantized weights are left to the runtime's int8 kernels.
-_LEFT_ALONE = frozenset(
-    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"}
-    | {"RandomUniformLike", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
-)
+_LEFT_ALONE = QUANTIZING | {
+    *("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"),
+    "RandomUniformLike",
+}
 _DIVISIONS = frozenset({"Div", "Mod"})
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE})
 _BOUNDED = frozenset({"Compress", "NonZero", "Unique"})  # no more elements than the input's indices

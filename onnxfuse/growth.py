@@ -3,6 +3,8 @@
 Larger than what they replace may be: values of up to 64 KiB more, and weights of a layer, where
 what they are made from disappears and makes nothing else (floats from small integers and scales).
 Computing a weight in every run costs more than its size; keeping a tied weight twice does not pay.
+What a quantizing operator reads may be no larger at all: somebody made it small, as scales in
+float16.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from collections.abc import Mapping
 import onnx
 
 from onnxfuse.graph import Array, Graph
+from onnxfuse.messages import operator
+from onnxfuse.quantized import QUANTIZING
 
 FREE_GROWTH = 64 << 10
 _LAYERS = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -49,7 +53,7 @@ def _excess(graph: Graph, values: Mapping[str, Array], done: set[int], kept: set
     makers = {
         name: index
         for name, value in values.items()
-        if value.nbytes > FREE_GROWTH
+        if (value.nbytes > FREE_GROWTH or _is_quantized(graph, name))
         and (index := graph.producers[name]) not in kept
         and graph.nodes[index].op_type != "Constant"
     }
@@ -73,7 +77,8 @@ def _excess(graph: Graph, values: Mapping[str, Array], done: set[int], kept: set
         )
         alone = all(root in leaving and shared[root] == size for root in roots[name])
         converted = alone and _is_weight(graph, name, values[name].ndim)
-        if size > replaced + FREE_GROWTH and not converted:
+        allowed = replaced if _is_quantized(graph, name) else replaced + FREE_GROWTH
+        if size > allowed and not converted:
             excess.append(index)
     return excess
 
@@ -86,6 +91,12 @@ def _is_weight(graph: Graph, name: str, rank: int) -> bool:
         for node in readers
         if node.op_type in _LAYERS
     )
+
+
+def _is_quantized(graph: Graph, name: str) -> bool:
+    """True for codes, scales and zero points."""
+    readers = (graph.nodes[index] for index in graph.consumers.get(name, ()))
+    return any(operator(node) in QUANTIZING for node in readers)
 
 
 def _bytes(graph: Graph, values: Mapping[str, Array], name: str) -> int:

@@ -18,6 +18,7 @@ from onnxfuse.benchmark.settings import Settings
 from onnxfuse.benchmark.statistics import FEWEST
 from onnxfuse.errors import ModelError
 from onnxfuse.runtime import Loaded, load_model
+from onnxfuse.runtime.config import session_config
 from onnxfuse.runtime.providers import require_providers, short_name
 from onnxfuse.runtime.session import OPTIMIZATIONS, Optimization
 
@@ -43,6 +44,7 @@ def bench(
     memory: bool = True,
     profile: bool = False,
     tf32: bool = False,
+    config: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> BenchResult:
     """Measures how fast models are, against the first of them.
@@ -72,6 +74,9 @@ def bench(
         memory: Whether peak memory is measured, in a process for each model.
         profile: Whether to attribute time to operator types, in sessions of their own.
         tf32: On CUDA, whether products in float32 may be computed in TF32.
+        config: Entries of the sessions' configuration, by ONNX Runtime's keys, as
+            {"session.disable_quant_qdq": "1"}, with which weights in few bits are computed once,
+            when the session is created.
         progress: Called with what is being done, how many rounds are done, and of how many.
 
     Raises:
@@ -82,8 +87,10 @@ def bench(
     tell = progress or (lambda step, done, total: None)
     _check(optimization, threads, rounds, warm_up)
     effort = Effort(rounds, warm_up, memory, profile)
+    config = session_config(config or {})
     settings = [
-        Settings(provider, optimization, threads, tf32) for provider in require_providers(providers)
+        Settings(provider, optimization, threads, tf32, config)
+        for provider in require_providers(providers)
     ]
     if inputs is not None and (batches or sizes):
         raise ModelError("inputs from files have their sizes: leave out batches and sizes")
@@ -120,6 +127,7 @@ def bench(
         optimization,
         machine.describe(gpu=any(setting.provider in DEVICES for setting in settings)),
         tuple(dict.fromkeys(notes)),
+        config,
     )
 
 

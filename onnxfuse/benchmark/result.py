@@ -65,6 +65,7 @@ class BenchResult:
         optimization: How far the runtime's own optimizer went.
         machine: Processor, operating system and package versions, by name.
         notes: What else there is to say, a line each.
+        config: Entries of the sessions' configuration, by key.
     """
 
     timings: tuple[Timing, ...]
@@ -72,6 +73,7 @@ class BenchResult:
     optimization: str
     machine: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    config: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The result as JSON, keys as the attributes are named."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from onnxfuse.runtime import Session, open_session
@@ -18,12 +19,14 @@ class Settings:
         optimization: How far the runtime's own optimizer goes.
         threads: Threads within an operator; None for the runtime's choice.
         tf32: On CUDA, whether products in float32 may be computed in TF32.
+        config: Entries of the sessions' configuration.
     """
 
     provider: str
     optimization: Optimization = "all"
     threads: int | None = None
     tf32: bool = False
+    config: Mapping[str, str] = field(default_factory=dict)
 
     def open(self, model: Openable, profile_prefix: Path | None = None) -> Session:
         """A session whose threads stop spinning when its run is over.
@@ -42,4 +45,5 @@ class Settings:
             tf32=self.tf32,
             profile_prefix=profile_prefix,
             stop_spinning=True,
+            config=self.config,
         )

@@ -49,9 +49,10 @@ def _conditions(result: BenchResult) -> str:
     else:
         threads = f"{result.threads} thread{'s' * (result.threads != 1)}"
     gpu = f"{machine['gpu']}, " if "gpu" in machine else ""
+    config = "".join(f", {key}={value}" for key, value in result.config.items())
     return (
         f"{gpu}{machine['processor']}, {threads}; ONNX Runtime {machine['onnxruntime']}, "
-        f"optimization {result.optimization}"
+        f"optimization {result.optimization}{config}"
     )
 
 

@@ -62,6 +62,13 @@ def _batches(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> l
     help="Runs of each model before the first round.",
 )
 @optimization_option
+@click.option(
+    "--config",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Entry of the sessions' configuration, such as session.disable_quant_qdq=1; may be given "
+    "several times.",
+)
 @click.option("--profile", is_flag=True, help="Tell which operators the time goes to.")
 @tf32_option
 @json_option
@@ -77,6 +84,7 @@ def bench(
     rounds: int | None,
     warm_up: int,
     optimization: Any,
+    config: tuple[str, ...],
     profile: bool,
     tf32: bool,
     json_path: Path | None,
@@ -91,6 +99,7 @@ def bench(
     from onnxfuse.benchmark import bench as run
     from onnxfuse.benchmark.terminal import show_bench
     from onnxfuse.runtime import parse_sizes
+    from onnxfuse.runtime.config import parse_config
 
     written = Written(None, json_path, *filter(None, (inputs,)), models=models, report=report_path)
     with progress(quiet, steady=True) as tell:
@@ -106,6 +115,7 @@ def bench(
             warm_up=warm_up,
             profile=profile,
             tf32=tf32,
+            config=parse_config(config),
             progress=tell,
         )
     written.write(result.to_json(), lambda path: None, lambda: _page(result))

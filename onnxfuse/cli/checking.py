@@ -33,6 +33,13 @@ DIFFER = 1
 @inputs_option
 @click.option("--bisect", is_flag=True, help="Name the first tensor where the two part.")
 @click.option(
+    "--min-snr",
+    type=float,
+    metavar="DB",
+    help="For approximations, such as int8 models: they agree where every floating output has this "
+    "signal to noise ratio, on --inputs or on noise.",
+)
+@click.option(
     "--seed",
     type=click.IntRange(0, 2**32 - 1),
     default=0,
@@ -52,6 +59,7 @@ def check(
     sizes: tuple[str, ...],
     inputs: Path | None,
     bisect: bool,
+    min_snr: float | None,
     seed: int,
     optimization: Any,
     threads: int | None,
@@ -62,8 +70,9 @@ def check(
 ) -> int:
     """Compare SECOND with FIRST on the same inputs, and tell rounding from errors.
 
-    Without SECOND, FIRST is optimized in memory and compared with the result. Exit code 0: they
-    agree; 1: they differ; 2: they cannot be compared.
+    With --min-snr, tell whether SECOND comes near enough. Without SECOND, FIRST is optimized in
+    memory and compared with the result. Exit code 0: they agree; 1: they differ; 2: they cannot
+    be compared.
     """
     from onnxfuse.parity import check as run
     from onnxfuse.parity.terminal import show_check
@@ -87,6 +96,7 @@ def check(
             threads=threads,
             tf32=tf32,
             bisect=bisect,
+            min_snr=min_snr,
             progress=tell,
         )
     written.write(result.to_json(), lambda path: None, lambda: _page(result, folded))

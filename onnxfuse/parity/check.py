@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from onnxfuse import io
 from onnxfuse.errors import ModelError
 from onnxfuse.fold import Fold
+from onnxfuse.parity.approximation import SATURATING, Approximation, is_quantized, required
 from onnxfuse.parity.bisect import Bisection, Exposed, Runner
-from onnxfuse.parity.cases import Case, find_cases
+from onnxfuse.parity.cases import Case
 from onnxfuse.parity.closeness import closeness
 from onnxfuse.parity.counterparts import Counterparts
-from onnxfuse.parity.evaluator import Evaluator, Unevaluated, Value, has_steps, random_operator
-from onnxfuse.parity.interface import match
+from onnxfuse.parity.evaluator import Evaluator, Unevaluated, Value, has_steps
 from onnxfuse.parity.meaning import Compared
 from onnxfuse.parity.pairing import pair
-from onnxfuse.parity.result import CheckResult, Divergence, Meaning, OutputParity
+from onnxfuse.parity.result import CheckResult, Divergence, Meaning, OutputParity, type_name
 from onnxfuse.parity.rounding import coarsest_type, roundoff
 from onnxfuse.parity.runtime_noise import rounded_outputs
-from onnxfuse.parity.truth import expected, from_runtime, leaves, with_draws_of
+from onnxfuse.parity.setting import Progress, Setting
+from onnxfuse.parity.truth import Leaf, expected, from_runtime, leaves, with_draws_of
 from onnxfuse.parity.verdict import Verdict, judge
 from onnxfuse.pipeline import OptimizeResult, optimize
-from onnxfuse.runtime import Loaded, RunError, Session, load_model, open_session
+from onnxfuse.runtime import RunError, load_model, open_session
 from onnxfuse.runtime.providers import require_providers, short_name
 from onnxfuse.runtime.session import Optimization
-
-Progress = Callable[[str], None]
 
 
 def check(
@@ -48,6 +45,7 @@ def check(
     threads: int | None = None,
     tf32: bool = False,
     bisect: bool = False,
+    min_snr: float | None = None,
     progress: Progress | None = None,
 ) -> CheckResult:
     """Compares two models on the same inputs, and tells rounding from errors.
@@ -55,6 +53,10 @@ def check(
     Both are held against the first one evaluated in float64. In float64 the second may differ by
     what roundings of stored constants explain, tensor by tensor; as ONNX Runtime computes it, it
     may be further from the truth than the first by what rounding in every operator explains.
+
+    Models that are approximations, with weights in few bits or activations in eight, are not
+    meant to be equal: with `min_snr` they agree where every floating output, on the inputs given or
+    on noise, has at least that signal to noise ratio against the first model.
 
     Args:
         first: The model that is right: whatever `onnxfuse.optimize` takes.
@@ -67,14 +69,23 @@ def check(
         threads: Threads within an operator; None for the runtime's choice.
         tf32: On CUDA, whether products in float32 may be computed in TF32.
         bisect: Whether to look for the first tensor where the two part.
+        min_snr: Decibels that each floating output needs, 20 log10(|first| / |second - first|) over
+            all its elements; None where models have to be equal but for rounding. Zeros, a
+            constant, large and tiny numbers are shown and not judged.
         progress: Called with a word on each step as it begins.
 
     Raises:
-        ModelError: A model, a provider or the inputs cannot be used, or the models have other
-            inputs or outputs.
+        ModelError: A model, a provider, the inputs or `min_snr` cannot be used, or the models have
+            other inputs or outputs.
         CertificateError: The first model was to be optimized, and a fold went wrong.
     """
     tell = progress or (lambda step: None)
+    if min_snr is not None:
+        min_snr = required(min_snr)
+        if bisect:
+            raise ModelError(
+                "bisect looks for errors, and with min_snr models may differ: leave one of them out"
+            )
     chosen = require_providers(providers)
     tell("reading")
     source = io.read(first)
@@ -90,46 +101,37 @@ def check(
         given = first if source.path is not None else source
         ours = stack.enter_context(load_model(given))
         theirs = stack.enter_context(load_model(second, name))
-        run = _Check(ours, theirs, folds, opened, chosen, bisect, tell)
+        setting = Setting.of(ours, theirs, opened, chosen, tell)
         recorded = None if inputs is None else Path(inputs)
-        return run.result(dict(sizes or {}), recorded, seed)
+        if min_snr is not None:
+            return Approximation(setting, min_snr).result(dict(sizes or {}), recorded, seed)
+        return _Check(setting, folds, bisect).result(dict(sizes or {}), recorded, seed)
 
 
 @dataclass
 class _Check:
     """One comparison."""
 
-    first: Loaded
-    second: Loaded
+    setting: Setting
     folds: tuple[Fold, ...]
-    opened: Callable[..., Session]
-    providers: Sequence[str]
     bisect: bool
-    tell: Progress
     outputs: list[OutputParity] = field(default_factory=list)
     meanings: list[Meaning] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     divergence: Divergence | None = None
     bisection: Bisection | None = None
     disbelieved: set[str] = field(default_factory=set)
+    kernels: set[str] = field(default_factory=set)
+    _plain: tuple[Case, dict[str, Any]] | None = None
+
+    def __post_init__(self) -> None:
+        self.first, self.second = self.setting.first, self.setting.second
+        self.interface, self.tell = self.setting.interface, self.setting.tell
+        self.steps = has_steps(self.first.source.model)
+        self.unit = max(roundoff(coarsest_type(m.source.model)) for m in (self.first, self.second))
 
     def result(self, sizes: Mapping[str, int], recorded: Path | None, seed: int) -> CheckResult:
-        for loaded in (self.first, self.second):
-            operator = random_operator(loaded.source.model)
-            if operator is not None:
-                raise ModelError(f"{loaded.name}: {operator} gives other numbers at every run")
-        self.interface = match(self.first, self.second)
-        self.steps = has_steps(self.first.source.model)
-        for name, fixed in self.interface.sizes.items():
-            if sizes.get(name, fixed) != fixed:
-                raise ModelError(
-                    f"size {name}={sizes[name]}: the second model has fixed it at {fixed}"
-                )
-        sizes = {**self.interface.sizes, **sizes}
-        self.unit = max(roundoff(coarsest_type(m.source.model)) for m in (self.first, self.second))
-        self.tell("looking for inputs")
-        session = self.opened(self.first, self.providers[0])
-        cases = find_cases(self.first, session, sizes, recorded, seed)
+        cases = self.setting.cases(sizes, recorded, seed)
         truth = "float64"
         try:
             cases, truths = self._in_float64(cases)
@@ -137,8 +139,10 @@ class _Check:
             truth = f"the first model as ONNX Runtime computes it, since {reason}"
             self.tell("the first model with other roundings")
             truths = from_runtime(self.first, [case.feeds for case in cases])
-        for provider in self.providers:
+        for provider in self.setting.providers:
             self._on_provider(provider, cases, truths, truth == "float64")
+        if self.kernels:
+            self._note_kernels()
         if self.disbelieved:
             self._drop_meanings()
         return CheckResult(
@@ -231,22 +235,13 @@ class _Check:
         truths: Sequence[Sequence[Value]],
         in_float64: bool,
     ) -> None:
-        ours, theirs = (self.opened(loaded, provider) for loaded in (self.first, self.second))
         names = [name for name, _ in self.interface.outputs]
-        wanted = [name for _, name in self.interface.outputs]
-        for case, truth in zip(cases, truths, strict=True):
-            self.tell(f"{short_name(provider)}, {case.label}")
-            try:
-                left = ours.run(case.feeds, names)
-            except RunError as error:
-                self.notes.append(f"left out on {short_name(provider)}, {case.label}: {error}")
+        for number, left, right in self.setting.runs(provider, cases, self.notes):
+            case = cases[number]
+            if isinstance(right, RunError):
+                self.outputs += [_missing(provider, case, name, str(right)) for name in names]
                 continue
-            try:
-                right = theirs.run(self.interface.renamed(case.feeds), wanted)
-            except RunError as error:
-                self.outputs += [_missing(provider, case, name, str(error)) for name in names]
-                continue
-            found = self._parities(provider, case, left, right, truth)
+            found = self._parities(provider, case, left, right, truths[number])
             self.outputs += found
             if not all(parity.agrees for parity in found) and in_float64:
                 self._bisect_on(provider, case)
@@ -272,9 +267,33 @@ class _Check:
                 target = targets.get(label) or expected([label], [(array,)])[label]
                 verdict = judge(array, theirs[label], target, steps=self.steps)
                 if not verdict.believed:
-                    self.disbelieved.add(label)
+                    said = (
+                        self.kernels if self._is_kernel(case, label, target) else self.disbelieved
+                    )
+                    said.add(label)
                 found.append(_parity(provider, case, label, array, theirs[label], verdict))
         return found
+
+    def _is_kernel(self, case: Case, label: str, target: Leaf) -> bool:
+        """True where the runtime computes what ONNX defines once its optimizer is off."""
+        if self._plain is None or self._plain[0] is not case:
+            session = self.setting.opened(self.first, "CPUExecutionProvider", optimization="off")
+            names = [name for name, _ in self.interface.outputs]
+            made = zip(names, session.run(case.feeds, names), strict=True)
+            self._plain = (
+                case,
+                {k: v for name, value in made for k, v in leaves(name, value).items()},
+            )
+        array = self._plain[1].get(label)
+        return array is not None and judge(array, array, target, steps=self.steps).believed
+
+    def _note_kernels(self) -> None:
+        names = ", ".join(map(repr, sorted(self.kernels)))
+        hint = f"; {SATURATING}" if is_quantized(self.first) else ""
+        self.notes.append(
+            f"ONNX Runtime, optimizing, computes {names} of the first model otherwise than it is "
+            f"defined: there the second is compared with that run{hint}"
+        )
 
     def _drop_meanings(self) -> None:
         """The evaluation is not what the runtime computes: what it says of the second is void."""
@@ -290,7 +309,7 @@ class _Check:
         """Looks for where the two part on a provider, if that is not known yet."""
         if not self.bisect or self.divergence is not None or self.bisection is None:
             return
-        opened = partial(self.opened, provider=provider)
+        opened = partial(self.setting.opened, provider=provider)
         runner = Runner(Exposed(self.first, opened), Exposed(self.second, opened))
         self.tell("looking for where they part")
         name = short_name(provider)
@@ -312,7 +331,7 @@ def _parity(
         provider=short_name(provider),
         inputs=case.label,
         output=label,
-        dtype="string" if ours.dtype.kind in "OUS" else ours.dtype.name,
+        dtype=type_name(ours),
         shape=ours.shape,
         closeness=closeness(ours, theirs) if alike else None,
         first_error=verdict.first,
@@ -323,5 +342,4 @@ def _parity(
 
 
 def _missing(provider: str, case: Case, name: str, reason: str) -> OutputParity:
-    nothing = (float(np.nan), float(np.nan), 0.0)
-    return OutputParity(short_name(provider), case.label, name, "", (), None, *nothing, reason)
+    return OutputParity.missing(short_name(provider), case.label, name, reason)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -182,7 +182,12 @@ def random_operator(model: onnx.ModelProto) -> str | None:
 
 def has_steps(model: onnx.ModelProto) -> bool:
     """True where an operator turns small differences of floats into whole steps."""
-    return any(node.op_type in _STEPS for node in _all_nodes(model))
+    return uses(model, _STEPS)
+
+
+def uses(model: onnx.ModelProto, operators: Collection[str]) -> bool:
+    """True where a node of the model, its bodies or functions is one of these operators."""
+    return any(node.op_type in operators for node in _all_nodes(model))
 
 
 def _all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:

@@ -57,8 +57,12 @@ OPERATORS: list[type[OpRun]] = [
     Loop,
     *(
         type(name, (_Reference,), {})
-        for name in ("AveragePool", "BatchNormalization", "ConvTranspose", "Pad")
+        for name in (
+            *("AveragePool", "BatchNormalization", "ConvInteger", "ConvTranspose"),
+            *("DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "Pad"),
+            *("QLinearConv", "QLinearMatMul", "QuantizeLinear"),
+        )
     ),
 ]
 """onnx's own joins scan outputs of loops, gets BatchNormalization before opset 14 and AveragePool
-with ceil_mode wrong, and lacks grouped ConvTranspose and negative padding."""
+with ceil_mode wrong, lacks grouped ConvTranspose and negative padding, and quantizes in float32."""

@@ -34,35 +34,8 @@ def mean_variance_normalization(node: onnx.NodeProto, x: Any) -> Any:
     return (x - mean) / (np.sqrt((x**2).mean(axes, keepdims=True) - mean**2) + 1e-9)
 
 
-def quantize_linear(node: onnx.NodeProto, x: Any, scale: Any, zero: Any = None) -> Any:
-    """QuantizeLinear: saturate(round(x / scale) + zero), for the whole tensor or along an axis."""
-    kind = np.dtype(np.uint8) if zero is None else zero.dtype
-    limits = np.iinfo(kind)
-    scale, zero = _along(node, x, scale), _along(node, x, np.zeros(1) if zero is None else zero)
-    return np.clip(np.rint(x / scale) + zero, limits.min, limits.max).astype(kind)
-
-
-def dequantize_linear(node: onnx.NodeProto, x: Any, scale: Any, zero: Any = None) -> Any:
-    """DequantizeLinear: (x - zero) * scale, for the whole tensor or along an axis."""
-    shift = 0.0 if zero is None else _along(node, x, zero).astype(np.float64)
-    return (x.astype(np.float64) - shift) * _along(node, x, scale)
-
-
-def _along(node: onnx.NodeProto, x: Any, value: Any) -> Any:
-    """One number, or a vector that broadcasts along the node's axis."""
-    given = attributes(node)
-    if value.size == 1:
-        return value.reshape(())
-    if value.ndim != 1 or given.get("block_size", 0):
-        raise ValueError("quantization in blocks is not covered")
-    axis = given.get("axis", 1) % x.ndim
-    return value.reshape([-1 if a == axis else 1 for a in range(x.ndim)])
-
-
 OWN: dict[str, Callable[..., Any]] = {
-    "DequantizeLinear": dequantize_linear,
     "GroupNormalization": group_normalization,
     "MeanVarianceNormalization": mean_variance_normalization,
-    "QuantizeLinear": quantize_linear,
 }
 """By operator of the default domain."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
+from typing import Any
+
+from numpy.typing import NDArray
 
 from onnxfuse.fold import Fold
 from onnxfuse.serial import to_json
@@ -52,7 +56,12 @@ class OutputParity:
         first_error: Relative L2 distance of the first model from the truth; share for integers.
         second_error: The same of the second model.
         bound: By how much the second may be further from the truth than the first.
-        reason: Why the two differ by more than rounding; empty where they agree.
+        reason: Why the two differ by more than rounding, or than is asked for; empty where they
+            agree.
+        judged: False where it is only shown: with `min_snr`, outputs that are not floating, and
+            those for zeros, a constant, large and tiny numbers.
+        float64_error: With `min_snr`, relative L2 distance of the second model from the first where
+            both are evaluated in float64; None where they are not.
     """
 
     provider: str
@@ -65,11 +74,24 @@ class OutputParity:
     second_error: float
     bound: float
     reason: str
+    judged: bool = True
+    float64_error: float | None = None
+
+    @staticmethod
+    def missing(provider: str, inputs: str, output: str, reason: str) -> OutputParity:
+        """An output that the second model does not give, or not as the first does."""
+        nothing = (math.nan, math.nan, 0.0)
+        return OutputParity(provider, inputs, output, "", (), None, *nothing, reason)
 
     @property
     def agrees(self) -> bool:
-        """True when rounding explains the difference."""
+        """True when rounding explains the difference, or it is no larger than is asked for."""
         return not self.reason
+
+
+def type_name(array: NDArray[Any]) -> str:
+    """What the element type of an array of the runtime is called."""
+    return "string" if array.dtype.kind in "OUS" else str(array.dtype.name)
 
 
 @dataclass(frozen=True)
@@ -135,6 +157,9 @@ class CheckResult:
         meanings: Tensors in float64; empty where they cannot be evaluated so.
         divergence: Where they part, if that was asked for and they do.
         notes: What else there is to say, a line each.
+        min_snr: The signal to noise ratio in decibels that was asked for; None where the models
+            have to be equal but for rounding. With one, errors are distances from the first model
+            as ONNX Runtime computes it, and meanings are not compared.
     """
 
     first: str
@@ -144,10 +169,11 @@ class CheckResult:
     meanings: tuple[Meaning, ...]
     divergence: Divergence | None = None
     notes: tuple[str, ...] = ()
+    min_snr: float | None = None
 
     @property
     def agrees(self) -> bool:
-        """True when rounding explains every difference."""
+        """True when rounding explains every difference, or each is as small as is asked for."""
         return all(o.agrees for o in self.outputs) and all(m.agrees for m in self.meanings)
 
     def to_json(self) -> str:

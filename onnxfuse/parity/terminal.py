@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from onnxfuse.parity.approximation import decibels_in_words
 from onnxfuse.parity.result import ULP_BINS, CheckResult, Divergence, OutputParity
 from onnxfuse.report.markup import escape
 
@@ -28,6 +29,9 @@ def show_check(console: Console, result: CheckResult) -> None:
     for provider in dict.fromkeys(output.provider for output in result.outputs):
         own = [output for output in result.outputs if output.provider == provider]
         console.print(_figures(own, provider))
+        if result.min_snr is not None:
+            console.print(_ratios(own, provider, result.min_snr))
+            continue
         if any(output.closeness and output.closeness.ulps for output in own):
             console.print(_ulps(own, provider))
         console.print(_distances(own, provider, result.truth))
@@ -96,9 +100,27 @@ def _distances(outputs: Sequence[OutputParity], provider: str, truth: str) -> Ta
     return table
 
 
+def _ratios(outputs: Sequence[OutputParity], provider: str, min_snr: float) -> Table:
+    table = _table(f"Signal to noise ratio in dB, {provider}", outputs)
+    for column in ("as it runs", "as defined", "at least", ""):
+        table.add_column(column, justify="right")
+    for output in outputs[:MAX_ROWS]:
+        said = "agrees" if output.agrees else "[bold]differs[/bold]"
+        floating = output.closeness is not None and output.dtype.startswith("float")
+        known = output.float64_error
+        table.add_row(
+            _label(output, outputs),
+            decibels_in_words(output.second_error) if floating else "-",
+            "-" if known is None else decibels_in_words(known),
+            f"{min_snr:g}" if output.judged else "-",
+            said if output.judged else "not judged",
+        )
+    return table
+
+
 def _verdict(result: CheckResult) -> list[str]:
     lines = [f"[bold]note:[/bold] {escape(note)}" for note in result.notes]
-    if result.truth != "float64":
+    if result.truth != "float64" and result.min_snr is None:
         lines.append(f"[bold]note:[/bold] the truth is {escape(result.truth)}")
     reasons: dict[str, OutputParity] = {}
     for output in result.outputs:
@@ -120,8 +142,19 @@ def _verdict(result: CheckResult) -> list[str]:
     if result.divergence is not None:
         lines.append(_where(result.divergence))
     said = "agree" if result.agrees else "[bold]differ[/bold]"
-    lines.append(f"{escape(result.first)} and {escape(result.second)} {said}")
+    lines.append(f"{escape(result.first)} and {escape(result.second)} {said}{_asked(result)}")
     return lines
+
+
+def _asked(result: CheckResult) -> str:
+    """How near the second model is, and how near it was to be."""
+    if result.min_snr is None:
+        return ""
+    errors = [o.second_error for o in result.outputs if o.judged and o.closeness is not None]
+    if not errors:
+        return f": {result.min_snr:g} dB were asked for"
+    least = decibels_in_words(max(errors))
+    return f": SNR {least} dB or more, and {result.min_snr:g} dB were asked for"
 
 
 def _where(found: Divergence) -> str:

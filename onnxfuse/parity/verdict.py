@@ -53,14 +53,21 @@ def judge(first: Array, second: Array, truth: Leaf, *, steps: bool = False) -> V
         steps: Whether an operator before rounds to steps, such as QuantizeLinear: then elements may
             be off by a whole step where no draw shows one.
     """
-    if second.shape != first.shape:
-        reason = f"its shape is {_shape(second)} and not {_shape(first)}"
+    reason = unlike(first, second)
+    if reason:
         return Verdict(np.nan, np.nan, 0.0, reason)
-    if second.dtype != first.dtype:
-        return Verdict(np.nan, np.nan, 0.0, f"its type is {second.dtype} and not {first.dtype}")
     if first.dtype.kind != "f" or truth.value.dtype.kind != "f" or truth.value.shape != first.shape:
         return _exact(first, second, truth)
     return _floating(first, second, truth, steps)
+
+
+def unlike(first: Array, second: Array) -> str:
+    """Why the second array cannot be compared with the first; empty where it can."""
+    if second.shape != first.shape:
+        return f"its shape is {_shape(second)} and not {_shape(first)}"
+    if second.dtype != first.dtype:
+        return f"its type is {second.dtype} and not {first.dtype}"
+    return ""
 
 
 def _floating(first: Array, second: Array, truth: Leaf, steps: bool) -> Verdict:

@@ -17,11 +17,13 @@ from onnxfuse.lift import protected
 from onnxfuse.lift.movement import MOST_OUTPUTS
 from onnxfuse.messages import bodies, operator
 from onnxfuse.probe.linearity import data_inputs
+from onnxfuse.quantized import QUANTIZING
 from onnxfuse.reference import SUPPORTED
 
 _SHAPES = frozenset({"Shape", "Size"})
-_FOLLOWED = SUPPORTED - {"LogSoftmax", "ReduceMax", "Resize", "Softmax", "Upsample"}
-"""Operators whose sizes `bounds.reach` bounds, and that may be affine."""
+_FOLLOWED = SUPPORTED - {"LogSoftmax", "ReduceMax", "Resize", "Softmax", "Upsample"} - QUANTIZING
+"""Operators whose sizes `bounds.reach` bounds, and that may be affine or make what they read;
+quantized weights stay so."""
 
 
 @dataclass(frozen=True)

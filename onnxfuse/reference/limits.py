@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from onnxfuse.reference import resizing
-from onnxfuse.reference.call import Call
+from onnxfuse.reference.call import Call, Tensor
 
 MOST_ELEMENTS = 1 << 28
 
@@ -79,7 +79,14 @@ def _gathered(call: Call) -> int:
 
 
 def _multiplied(call: Call) -> int:
-    left, right = call.inputs[:2]
+    return _product(*call.inputs[:2])
+
+
+def _multiplied_codes(call: Call) -> int:
+    return _product(call.inputs[0], call.inputs[3])
+
+
+def _product(left: Tensor, right: Tensor) -> int:
     if min(left.ndim, right.ndim) < 2:
         return 0
     batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
@@ -93,11 +100,15 @@ _BROADCASTING = frozenset(
 _COUNTS: Mapping[str, Callable[[Call], int]] = {
     "AveragePool": _windowed,
     "Conv": _windowed,
+    "ConvInteger": _windowed,
     "ConvTranspose": _spread,
     "Gather": _gathered,
     "MatMul": _multiplied,
+    "MatMulInteger": _multiplied,
     "MaxPool": _windowed,
     "Pad": _padded,
+    "QLinearConv": _windowed,
+    "QLinearMatMul": _multiplied_codes,
     "Range": _ranged,
     "Resize": resizing.count,
     "Tile": _tiled,

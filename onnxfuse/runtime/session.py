@@ -77,6 +77,7 @@ def open_session(
     tf32: bool = False,
     profile_prefix: Path | None = None,
     stop_spinning: bool = False,
+    config: Mapping[str, str] | None = None,
 ) -> Session:
     """Creates a session.
 
@@ -89,9 +90,11 @@ def open_session(
         profile_prefix: Where to write the runtime's profile, if one is wanted.
         stop_spinning: Whether the session's threads go to sleep as soon as a run is over, rather
             than keep a core busy for a while in case another one follows.
+        config: Entries of the session's configuration, as "session.disable_quant_qdq" and "1".
 
     Raises:
-        ModelError: ONNX Runtime cannot load the model, or not on this provider.
+        ModelError: ONNX Runtime cannot load the model, or not on this provider, or takes no such
+            entry.
     """
     import onnxruntime as ort  # takes a while
 
@@ -102,6 +105,11 @@ def open_session(
         options.intra_op_num_threads = threads
     if stop_spinning:
         options.add_session_config_entry("session.force_spinning_stop", "1")
+    for key, value in (config or {}).items():
+        try:
+            options.add_session_config_entry(key, value)
+        except Exception as error:  # the runtime raises types of its own, C++ ones
+            raise ModelError(f"session configuration {key}={value}: {said(error)}") from error
     if profile_prefix is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile_prefix)
     chosen: list[Any] = [(provider, _provider_options(provider, tf32))]

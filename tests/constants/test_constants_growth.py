@@ -109,3 +109,20 @@ def test_all_outputs_of_a_node_that_stays_come_from_it():
     weights = {"w": np.float32(3), "s": np.array([256, 256]), "parts": np.array([250, 6])}
     folded = wide(nodes, weights, "yq")
     assert folded.operators == ["Expand", "Split", "MatMul", "Split", "Concat"]
+
+
+def test_a_scale_of_codes_is_not_written_wider():
+    scale = node("Cast", "h", "s", to=FLOAT)
+    layer = node("DequantizeLinear", "q s", "k", axis=0)
+    weights = {"q": np.array([1, -3, 5, 7], np.int8), "h": np.arange(1, 5, dtype=np.float16)}
+    folded = fold(build([scale, layer, node("Add", "x k", "y")], weights))
+    assert folded.operators == ["Cast", "DequantizeLinear", "Add"]
+    assert folded.weights["h"].dtype == np.float16
+
+
+def test_codes_that_take_as_much_are_written():
+    weights = {"q": np.ones((4, 1), np.int8), "s": np.float32(0.5), "to": np.array([4])}
+    nodes = [node("Reshape", "q to", "r"), node("DequantizeLinear", "r s", "k")]
+    folded = fold(build([*nodes, node("Add", "x k", "y")], weights))
+    assert folded.operators == ["DequantizeLinear", "Add"]
+    assert folded.weights["r"].dtype == np.int8

@@ -11,6 +11,7 @@ from onnx import numpy_helper
 import onnxfuse
 from tests.lift.building import Builder, same
 from tests.parity.breaking import bias_off, folded_convs
+from tests.parity.integers import images, network, quantized
 
 
 @pytest.fixture
@@ -149,3 +150,55 @@ def test_report_is_a_page_that_also_shows_the_folds_if_they_were_made_here(folde
     code, _, err = call("model.onnx", "--report", "model.onnx")
     assert (code, len(err.splitlines())) == (2, 1)
     assert "is an input file" in err
+
+
+@pytest.fixture
+def int8(tmp_path, monkeypatch):
+    """The working directory, with a network, the same in int8, and images for both."""
+    onnx.save(network(), tmp_path / "float.onnx")
+    onnx.save(quantized(), tmp_path / "int8.onnx")
+    np.savez(tmp_path / "images.npz", x=images())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_approximations_agree_to_a_signal_to_noise_ratio(int8, call):
+    models = ("float.onnx", "int8.onnx", "--inputs", "images.npz")
+    code, out, err = call(*models, "--min-snr", "15", "--report", "near.html")
+    assert (code, err) == (0, "")
+    said = " ".join(out.split())
+    assert "float.onnx and int8.onnx agree: SNR " in said
+    assert "dB or more, and 15 dB were asked for" in said
+    for word in ("as it runs", "as defined", "at least", "top-1"):
+        assert word in out
+    assert "last place" not in out
+    assert "an SNR of 15 dB or more" in (int8 / "near.html").read_text()
+    code, out, _ = call(*models, "--min-snr", "60", "--json", "far.json")
+    assert code == 1
+    assert "less than 60 dB (inputs: images.npz)" in " ".join(out.split())
+    assert "float.onnx and int8.onnx differ: SNR " in " ".join(out.split())
+    report = json.loads((int8 / "far.json").read_text())
+    assert (report["agrees"], report["min_snr"]) == (False, 60)
+    assert report["outputs"][0]["float64_error"] > 0
+
+
+def test_what_is_not_judged_is_shown(int8, call):
+    code, out, _ = call("float.onnx", "int8.onnx", "--min-snr", "3")
+    assert code == 0
+    assert out.count("not judged") == 4
+    assert "note: int8.onnx has scales for the inputs" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--min-snr", "nan"], "finite number of decibels"),
+        (["--min-snr", "much"], "'much' is not a valid float"),
+        (["--min-snr", "20", "--bisect"], "leave one of them out"),
+    ],
+)
+def test_ratios_that_cannot_be_used_are_one_line_and_exit_code_2(int8, call, arguments, message):
+    code, out, err = call("float.onnx", "int8.onnx", *arguments)
+    assert (code, out) == (2, "")
+    assert len(err.strip().splitlines()) == 1
+    assert message in err

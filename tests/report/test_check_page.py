@@ -148,3 +148,30 @@ def test_hostile_names():
 
 def test_the_same_result_gives_the_same_page():
     assert check_page(checked()) == check_page(checked())
+
+
+def approximate():
+    """A comparison of approximations: one judged and good, one judged and bad, one only shown."""
+    good, bad, shown = checked(agrees=False).outputs
+    outputs = (
+        replace(good, first_error=0.0, second_error=0.05, bound=0.1, float64_error=0.01),
+        replace(bad, first_error=0.0, second_error=0.5, bound=0.1, reason="its SNR is 6.0 dB"),
+        replace(shown, first_error=0.0, second_error=2.0, bound=0.1, judged=False),
+    )
+    return replace(checked(), outputs=outputs, meanings=(), divergence=None, min_snr=20.0)
+
+
+def test_approximations_are_held_against_what_was_asked_for():
+    result = approximate()
+    page = read(check_page(result))
+    assert page.one("p", "verdict").text == "They differ: its SNR is 6.0 dB."
+    assert figures(page)["differ by more than 20 dB allow"] == ["1"]
+    rows = section(page, "outputs").one("table").rows()
+    assert rows[0][-1] == "SNR in float64, dB"
+    assert [row[5] for row in rows[1:]] == ["agree", "its SNR is 6.0 dB", "not judged"]
+    assert [row[-1] for row in rows[1:]] == ["40.0", "", ""]
+    assert "20 dB, where it is judged" in section(page, "distances").text
+    assert not [s for s in page.all("section") if s.attributes["id"] == "ulps"]
+    agreed = replace(result, outputs=(result.outputs[0], result.outputs[2]))
+    good = read(check_page(agreed)).one("p", "verdict")
+    assert good.text == "They agree: every floating output has an SNR of 20 dB or more."

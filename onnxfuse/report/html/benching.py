@@ -52,6 +52,7 @@ def bench_sections(result: BenchResult) -> list[Section]:
     held: list[tuple[str, Child]] = [
         ("threads", threads),
         ("runtime's own optimization", result.optimization),
+        *result.config.items(),
         *result.machine.items(),
     ]
     notes = tag("ul", *(tag("li", note) for note in result.notes)) if result.notes else None

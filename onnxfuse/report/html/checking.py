@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from onnxfuse.parity.approximation import decibels_in_words
 from onnxfuse.report.html.chart import Dot, Row, bar, dots
 from onnxfuse.report.html.element import Child, Markup, joined, tag
 from onnxfuse.report.html.folds import fold_card
@@ -38,11 +39,12 @@ def check_figures(result: CheckResult) -> list[Figure]:
     wrong = sum(not o.agrees for o in result.outputs)
     close = [o.closeness for o in result.outputs if o.closeness is not None]
     cases = {(o.provider, o.inputs) for o in result.outputs}
+    limit = "rounding" if result.min_snr is None else f"{result.min_snr:g} dB allow"
     figures = [
         Figure(
             "outputs compared", exact(len(result.outputs)), plural(len(cases), "set") + " of inputs"
         ),
-        Figure("differ by more than rounding", exact(wrong)),
+        Figure(f"differ by more than {limit}", exact(wrong)),
     ]
     if close:
         figures.append(
@@ -64,7 +66,9 @@ def check_sections(result: CheckResult) -> list[Section]:
     if result.divergence is not None:
         sections.append(_divergence(result.divergence))
     if result.outputs:
-        sections += [_distances(result), _outputs(result.outputs), _ulps(result.outputs)]
+        sections += [_distances(result), _outputs(result.outputs, result.min_snr is not None)]
+        if result.min_snr is None:
+            sections.append(_ulps(result.outputs))
     if result.meanings:
         sections.append(_meanings(result.meanings))
     if result.notes:
@@ -75,7 +79,10 @@ def check_sections(result: CheckResult) -> list[Section]:
 
 def _verdict(result: CheckResult) -> Markup:
     if result.agrees:
-        return tag("p", "They agree: rounding explains every difference.", class_="verdict good")
+        why = "rounding explains every difference"
+        if result.min_snr is not None:
+            why = f"every floating output has an SNR of {result.min_snr:g} dB or more"
+        return tag("p", f"They agree: {why}.", class_="verdict good")
     reasons = dict.fromkeys(o.reason for o in result.outputs if not o.agrees)
     said = "; ".join(reasons) or "their constants differ by more than roundings"
     return tag("p", f"They differ: {said}.", class_="verdict bad")
@@ -86,6 +93,10 @@ def _distances(result: CheckResult) -> Section:
     rows = [_distance(o) for o in sorted(result.outputs, key=lambda o: o.agrees)]
     title = "Distance from the truth"
     said = "relative L2 distance of both models, logarithmic, with the limit for the second"
+    farthest = "the farthest that rounding explains for the second"
+    if result.min_snr is not None:
+        title = "Distance from the first model"
+        farthest = f"{result.min_snr:g} dB, where it is judged"
 
     def chart(part: Sequence[Row]) -> Markup:
         return dots(part, title, said, log=True)
@@ -96,7 +107,7 @@ def _distances(result: CheckResult) -> Section:
         key(
             ("first", result.first),
             ("second", result.second),
-            ("limit", "the farthest that rounding explains for the second"),
+            ("limit", farthest),
         ),
         chart(rows[:SHOWN]),
         more(f"{len(rest)} more", chart(rest)) if rest else None,
@@ -112,22 +123,26 @@ def _distance(o: OutputParity) -> Row:
             Dot(o.first_error, "first", f"first: {small(o.first_error)}"),
             Dot(o.second_error, "second", f"second: {small(o.second_error)}"),
         ),
-        o.first_error + o.bound,
+        o.first_error + o.bound if o.judged else None,
     )
 
 
-def _outputs(outputs: Sequence[OutputParity]) -> Section:
+def _outputs(outputs: Sequence[OutputParity], approximate: bool) -> Section:
     heads = ["output", "inputs", "on", "type", "shape", "verdict", "relative L2", "largest"]
     heads += ["SNR, dB", "cosine", "same top 1", "close"]
+    if approximate:
+        heads.append("SNR in float64, dB")
     rows: list[list[Child]] = []
     for o in outputs:
-        verdict = _word(o.agrees, o.reason)
+        verdict = _word(o.agrees, o.reason) if o.judged else tag("span", "not judged")
         row: list[Child] = [o.output, o.inputs, o.provider, o.dtype, shape(o.shape), verdict]
         c = o.closeness
         if c is not None:
             row += [small(c.relative_l2), small(c.max_abs), _known(c.snr_db, "{:.1f}")]
             row += [_known(c.cosine, "{:.9g}"), "" if c.top1 is None else share(c.top1)]
             row.append(share(c.within))
+            if approximate and o.float64_error is not None:
+                row.append(decibels_in_words(o.float64_error))
         rows.append(row + [""] * (len(heads) - len(row)))
     said = "Close: |a - b| <= 1e-5 + 1e-3 |a|, as numpy.isclose has it."
     body = joined(table("The second model's outputs against the first's", heads, rows, text=(1, 5)))
