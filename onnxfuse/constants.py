@@ -54,8 +54,8 @@ def fold_constants(graph: Graph, model: onnx.ModelProto, limit: int = 256 << 20)
     Left as they are: random and quantizing operators, casts of quantization scales, operators
     outside the standard, nodes with bodies, strings, types that ONNX Runtime's Python API lacks
     (bfloat16, float8, int4), nodes that the runtime cannot run, nodes that nobody reads, and nodes
-    whose values would make the file grow (see `unprofitable`). An output of the graph keeps its name as an initializer; before
-    IR version 4, and in bodies, the node that makes it stays.
+    whose values would make the file grow (see `unprofitable`). An output of the graph keeps its
+    name as an initializer; before IR version 4, and in bodies, the node that makes it stays.
 
     Args:
         graph: The graph.
