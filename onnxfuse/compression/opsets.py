@@ -47,7 +47,7 @@ def raise_opset(model: onnx.ModelProto, opset: int, why: str) -> None:
         skeleton = _weightless(model)
         try:
             converted = version_converter.convert_version(skeleton, opset)
-        except (RuntimeError, ValueError, IndexError, AttributeError) as error:
+        except (version_converter.ConvertError, RuntimeError, IndexError) as error:
             raise ModelError(f"{where}, and cannot be raised: {one_line(error)}") from error
         _Merge(model, own).graph(model.graph, converted.graph)
         for imported in model.opset_import:
@@ -144,6 +144,8 @@ class _Merge:
         for node in converted.node:
             outputs = tuple(filter(None, node.output))
             own = mine.get(outputs) if outputs else next(silent)
+            if own is None and node.name:
+                node.name = self._unique(node.name)
             kept.append(node if own is None else self._merged(own, node))
         lost = {name for outputs in mine for name in outputs}
         lost -= {name for node in kept for name in node.output}
