@@ -68,7 +68,7 @@ def networks(paths: Sequence[Path], only: str) -> Iterator[tuple[str, onnx.Model
             image = torch.zeros(ZOO[network].input_shape)
             yield name, export(build(network), image, "script", dynamic=False)
     for network in DIGITS:
-        if only in network:
+        if only in f"{network} digits":
             yield f"{network} digits", onnx.load(TRAINED / f"{network}_digits.onnx")
 
 

@@ -17,7 +17,7 @@ from onnxfuse import io
 from onnxfuse.affine import Refusal
 from onnxfuse.compression.budget import CHOICES, Option, State, chosen_path
 from onnxfuse.compression.kernel import Kernel, quantized
-from onnxfuse.compression.lower import OPSETS, STORED, Lowered, integer_type, put_in
+from onnxfuse.compression.lower import OPSETS, STORED, Lowered, integer_type, is_known, put_in
 from onnxfuse.compression.measuring import Reference, outputs_of
 from onnxfuse.compression.opsets import raise_opset
 from onnxfuse.compression.result import Compressed, CompressReport, LeftAlone, OutputError
@@ -219,7 +219,7 @@ class _Run:
         weights = [weight for weight in self.weights if not weight.place]
         kernels: list[dict[int, Kernel]] = [{} for _ in weights]
         reasons: list[str] = [""] * len(weights)
-        for bits in CHOICES:
+        for bits in filter(is_known, CHOICES):
             self.tell(f"quantizing to {bits} bits")
             for index, kernel in enumerate(self._quantized(weights, bits)):
                 if isinstance(kernel, Refusal):
@@ -235,6 +235,8 @@ class _Run:
         path = chosen_path(self.source, self.reference, own, options, budget, self.tell)
         for state in path:
             made = self._made(self._picked(chosen, options, state))
+            if made.compressed and isinstance(made.error, str):
+                raise ModelError(f"a budget needs a result that can be run: {made.error}")
             if isinstance(made.error, OutputError) and made.error.relative_l2 <= budget:
                 break
         taken = {compressed.weight for compressed in made.compressed}

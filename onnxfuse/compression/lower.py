@@ -32,6 +32,9 @@ _TYPES = {2: "INT2", 4: "INT4", 8: "INT8"}
 class Lowered:
     """The nodes and tensors that make one weight.
 
+    The nodes have no names, as their outputs say what they are: in a small model names are much of
+    what a weight takes.
+
     Attributes:
         nodes: In order; the last one makes the weight.
         tensors: Integers, scales, zero points and so on.
@@ -97,7 +100,7 @@ class Lowered:
 
     def _node(self, op_type: str, inputs: list[str], **attributes: Any) -> str:
         name = self._unique(op_type)
-        self.nodes.append(helper.make_node(op_type, inputs, [name], name=name, **attributes))
+        self.nodes.append(helper.make_node(op_type, inputs, [name], **attributes))
         return name
 
     def _unique(self, role: str) -> str:
@@ -120,6 +123,11 @@ def integer_type(bits: int) -> int:
     if number is None:
         raise ModelError(f"the installed onnx {onnx.__version__} has no integers of {bits} bits")
     return int(number)
+
+
+def is_known(bits: int) -> bool:
+    """Whether the installed onnx has blocks of integers with so many bits."""
+    return OPSETS[STORED[bits]] <= onnx.defs.onnx_opset_version()
 
 
 def packed(values: NDArray[np.int8], bits: int) -> bytes:
