@@ -15,6 +15,7 @@ import models
 import onnxfuse
 from onnxfuse.compression import OutputError, compress
 from onnxfuse.compression.budget import ascent
+from onnxfuse.runtime import RunError
 from tests.compression.building import chain, picture
 from tests.compression.definition import run_for, weight_by_definition
 from tests.lift.building import Builder, same
@@ -283,7 +284,7 @@ def test_options_that_make_no_sense_are_errors(options, words):
 
 def test_refuses_a_model_that_computes_something_else_at_the_newer_opset(monkeypatch):
     module = sys.modules[compress.__module__]
-    monkeypatch.setattr(module, "LARGEST_CHANGE", -1.0)
+    monkeypatch.setattr(module, "LARGEST_CHANGE", (-1.0, -1.0))
     with pytest.raises(onnxfuse.ModelError, match="raised from opset 13 to 21"):
         compress(chain(opset=13))
 
@@ -360,6 +361,24 @@ def test_a_budget_holds_and_its_bits_are_mixed(budget):
         assert result.report.opset[1] == 25
     if 2 not in bits:
         assert result.report.opset[1] == 21
+
+
+def test_without_integers_of_two_bits_a_budget_does_without_them(monkeypatch):
+    monkeypatch.setattr(onnx.defs, "onnx_opset_version", lambda: 24)
+    result = compress(chain(opset=13), budget=10)
+    assert {weight.bits for weight in result.report.compressed} == {4}
+    with pytest.raises(onnxfuse.ModelError, match=r"storing 2 bits needs opset 25.*up to 24"):
+        compress(chain(opset=13), bits=2)
+
+
+def test_refuses_a_budget_where_the_result_cannot_be_run(monkeypatch):
+    def fail(source, feeds):
+        raise RunError("no such kernel")
+
+    monkeypatch.setattr(sys.modules[compress.__module__], "outputs_of", fail)
+    with pytest.raises(onnxfuse.ModelError, match=r"a budget needs a result.*no such kernel"):
+        compress(chain(), budget=0.1)
+    assert compress(chain()).report.error == "no such kernel"
 
 
 def test_a_larger_budget_makes_a_smaller_file():
