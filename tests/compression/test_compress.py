@@ -14,9 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 import models
 import onnxfuse
 from onnxfuse.compression import OutputError, compress
-from onnxfuse.compression.budget import ascent
-from onnxfuse.runtime import RunError
-from tests.compression.building import chain, picture
+from tests.compression.building import bodies_model, chain, compressed, picture, reasons
 from tests.compression.definition import run_for, weight_by_definition
 from tests.lift.building import Builder, same
 
@@ -25,14 +23,6 @@ SHIPPED = ("repvgg", "dbb", "mobileone")
 SPEC = importlib.util.find_spec("rapidocr_onnxruntime")
 assert SPEC is not None, "the test extra installs rapidocr-onnxruntime"
 POINTS = 0.5  # of accuracy, that 4 bits may cost
-
-
-def reasons(result):
-    return {left.weight: left.reason for left in result.report.left}
-
-
-def compressed(result):
-    return {weight.weight: weight for weight in result.report.compressed}
 
 
 def compressed_without_folds(model, **options):
@@ -102,21 +92,6 @@ def test_one_weight_of_several_layers_is_stored_once():
     operators = [node.op_type for node in result.model.graph.node]
     assert operators.count("DequantizeLinear") == 1
     run_for(result.model, [x], picture(), True)
-
-
-def bodies_model(ir_version=10):
-    """An If whose branches have a Conv each, with a weight of its own and with an outer one."""
-    b = Builder(21)
-    x = b.input(1, 48, 6, 6)
-    condition = b.input(name="condition", elem_type=TensorProto.BOOL)
-    b.random(48, 48, 3, 3, name="outer")
-    inner = numpy_helper.from_array(b.values(48, 48, 3, 3).astype(np.float32), "inner")
-    branches = {}
-    for key, name, given in (("then_branch", "inner", [inner]), ("else_branch", "outer", [])):
-        node = helper.make_node("Conv", [x, name], [f"{name}_y"], name=f"{name}_conv")
-        info = helper.make_tensor_value_info(f"{name}_y", TensorProto.FLOAT, [1, 48, 4, 4])
-        branches[key] = helper.make_graph([node], key, [], [info], given)
-    return b.model(b.op("If", condition, output="y", **branches), ir_version=ir_version)
 
 
 def test_weights_in_bodies_and_those_that_bodies_read():
@@ -344,66 +319,6 @@ def test_says_why_the_error_is_not_measured():
     assert "cannot load" in result.report.error
     with pytest.raises(onnxfuse.ModelError, match="a budget needs a model that can be run"):
         compress(model, budget=0.1)
-
-
-@pytest.mark.parametrize("budget", [0.0, 0.003, 0.02, 0.2, 10.0])
-def test_a_budget_holds_and_its_bits_are_mixed(budget):
-    result = compress(chain(channels=64), budget=budget)
-    bits = {weight.bits for weight in result.report.compressed}
-    assert result.report.bits is None
-    if not bits:
-        assert budget == 0
-        assert "the budget keeps it float" in reasons(result).values()
-        return
-    assert result.report.error.relative_l2 <= budget
-    if budget == 10:
-        assert bits == {2}
-        assert result.report.opset[1] == 25
-    if 2 not in bits:
-        assert result.report.opset[1] == 21
-
-
-def test_without_integers_of_two_bits_a_budget_does_without_them(monkeypatch):
-    monkeypatch.setattr(onnx.defs, "onnx_opset_version", lambda: 24)
-    result = compress(chain(opset=13), budget=10)
-    assert {weight.bits for weight in result.report.compressed} == {4}
-    with pytest.raises(onnxfuse.ModelError, match=r"storing 2 bits needs opset 25.*up to 24"):
-        compress(chain(opset=13), bits=2)
-
-
-def test_refuses_a_budget_where_the_result_cannot_be_run(monkeypatch):
-    def fail(source, feeds):
-        raise RunError("no such kernel")
-
-    monkeypatch.setattr(sys.modules[compress.__module__], "outputs_of", fail)
-    with pytest.raises(onnxfuse.ModelError, match=r"a budget needs a result.*no such kernel"):
-        compress(chain(), budget=0.1)
-    assert compress(chain()).report.error == "no such kernel"
-
-
-def test_a_larger_budget_makes_a_smaller_file():
-    budgets = (0.004, 0.03, 0.1, 0.5)
-    sizes = [
-        compress(TRAINED / "repvgg_digits.onnx", budget=budget).report.bytes_after
-        for budget in budgets
-    ]
-    assert sizes == sorted(sizes, reverse=True)
-    assert len(set(sizes)) > 2
-
-
-def test_a_budget_leaves_weights_in_bodies_in_float():
-    model = bodies_model()
-    samples = [{**picture(), "condition": np.array(False)}]
-    result = compressed_without_folds(model, budget=0.2, samples=samples)
-    assert list(compressed(result)) == ["outer"]
-    assert "in a body" in reasons(result)["inner"]
-
-
-def test_the_path_takes_most_error_for_a_byte_first():
-    path = ascent([[10, 20, 40], [10, 110]], [[1.0, 0.5, 0.0], [2.0, 0.0]])
-    assert path == [(0, 0), (1, 0), (2, 0), (2, 1)]
-    path = ascent([[10, 20, 40]], [[1.0, 0.9, 0.0]])
-    assert path == [(0,), (2,)]
 
 
 # Networks -----------------------------------------------------------------------------------------
