@@ -3,6 +3,14 @@
 from onnxfuse._version import __version__
 from onnxfuse.benchmark import BenchResult, Interval, Timing, bench
 from onnxfuse.certify import Certificate
+from onnxfuse.compression import (
+    Compressed,
+    CompressReport,
+    CompressResult,
+    LeftAlone,
+    OutputError,
+    compress,
+)
 from onnxfuse.errors import CertificateError, ExportWarning, ModelError, OnnxfuseError, ParityError
 from onnxfuse.exporter import ExportResult, Parity, export
 from onnxfuse.fold import Fold
@@ -17,16 +25,21 @@ __all__ = [
     "CertificateError",
     "CheckResult",
     "Closeness",
+    "CompressReport",
+    "CompressResult",
+    "Compressed",
     "Counts",
     "Divergence",
     "ExportResult",
     "ExportWarning",
     "Fold",
     "Interval",
+    "LeftAlone",
     "Meaning",
     "ModelError",
     "OnnxfuseError",
     "OptimizeResult",
+    "OutputError",
     "OutputParity",
     "Parity",
     "ParityError",
@@ -37,6 +50,7 @@ __all__ = [
     "__version__",
     "bench",
     "check",
+    "compress",
     "export",
     "optimize",
     "tune",

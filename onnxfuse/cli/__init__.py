@@ -7,6 +7,7 @@ import click
 from onnxfuse._version import __version__
 from onnxfuse.cli.benching import bench
 from onnxfuse.cli.checking import check
+from onnxfuse.cli.compressing import compress
 from onnxfuse.cli.exporting import export
 from onnxfuse.cli.group import Group
 from onnxfuse.cli.optimizing import inspect, optimize
@@ -27,5 +28,5 @@ def main(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (optimize, inspect, export, check, bench):
+for command in (optimize, inspect, export, check, bench, compress):
     main.add_command(command)
