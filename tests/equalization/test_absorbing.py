@@ -75,7 +75,7 @@ LEFT = {
         b.random(C, C), b.constant(HIGH), beta=2.0,
     ), b.random(C, 3), b.random(3)),
     "by a layer along another axis": lambda b, x: b.conv(
-        b.op("Transpose", high(b, x), perm=[0, 2, 3, 1]), 8, 4, (1, 1)
+        b.op("Transpose", high(b, x), perm=[0, 2, 3, 1]), 6, 4, (1, 1)
     ),
     "by a padded layer": lambda b, x: last(b, high(b, x), (3, 3), pads=[1] * 4),
     "by a layer padded by rule": lambda b, x: last(b, high(b, x), (3, 3), auto_pad="SAME_UPPER"),
