@@ -52,11 +52,11 @@ _RUNTIME_ERRORS: tuple[type[Exception], ...] = (
 def fold_constants(graph: Graph, model: onnx.ModelProto, limit: int = 256 << 20) -> None:
     """Replaces what depends on constants alone by its value; the graph is changed, not committed.
 
-    Left as they are: random and quantizing operators, casts of quantization scales, operators
-    outside the standard, nodes with bodies, strings, types that ONNX Runtime's Python API lacks
-    (bfloat16, float8, int4), nodes that the runtime cannot run, nodes that nobody reads, and nodes
-    whose values would make the file grow (see `unprofitable`). An output of the graph keeps its
-    name as an initializer; before IR version 4, and in bodies, the node that makes it stays.
+    Left as they are: random and quantizing operators, operators outside the standard, nodes with
+    bodies, strings, types that ONNX Runtime's Python API lacks (bfloat16, float8, int4), nodes that
+    the runtime cannot run, nodes that nobody reads, and nodes whose values would make the
+    file grow (see `unprofitable`). An output of the graph keeps its name as an initializer; before
+    IR version 4, and in bodies, the node that makes it stays.
 
     Args:
         graph: The graph.
@@ -138,14 +138,7 @@ class _Folder:
             return False
         if any(name in graph.outputs for name in outputs):
             return graph.outer is None and graph.ir_version >= 4
-        if node.op_type == "Cast" and self._is_scale(node.output[0]):
-            return False
         return any(name in graph.consumers for name in outputs)
-
-    def _is_scale(self, name: str) -> bool:
-        """True where only quantized weights read the tensor: scales may be stored in half."""
-        readers = [self.graph.nodes[index] for index in self.graph.consumers.get(name, ())]
-        return all(operator(node) == "DequantizeLinear" for node in readers) and bool(readers)
 
     def _is_evaluable(self, node: onnx.NodeProto) -> bool:
         if node.op_type == "Dropout" and (self.graph.opset < 7 or len(node.input) > 2):

@@ -122,20 +122,6 @@ def test_quantized_weights_stay_quantized():
     assert fold(build(nodes, weights)).operators == ["DequantizeLinear", "Add"]
 
 
-def test_scales_of_quantized_weights_stay_as_they_are_stored():
-    weights = {"w": np.array([1, -3, 5, 7], np.int8), "s": np.float16(0.5), "v": ROW}
-    cast = node("Cast", "s", "single", to=FLOAT)
-    nodes = [cast, node("DequantizeLinear", "w single", "k"), ADD]
-    assert fold(build(nodes, weights)).operators == ["Cast", "DequantizeLinear", "Add"]
-
-
-def test_a_cast_that_something_else_reads_too_is_evaluated():
-    weights = {"w": np.array([1, -3, 5, 7], np.int8), "s": np.float16(0.5)}
-    cast = node("Cast", "s", "single", to=FLOAT)
-    nodes = [cast, node("DequantizeLinear", "w single", "d"), node("Add", "d single", "k"), ADD]
-    assert fold(build(nodes, weights)).operators == ["DequantizeLinear", "Add", "Add"]
-
-
 def test_operators_outside_the_standard_are_left_alone():
     gelu = node("Gelu", "w", "k", domain="com.microsoft")
     model = build([gelu, ADD], {"w": ROW})
