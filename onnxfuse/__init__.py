@@ -2,12 +2,14 @@
 
 from onnxfuse._version import __version__
 from onnxfuse.benchmark import BenchResult, Interval, Timing, bench
+from onnxfuse.calibration import Pixels
 from onnxfuse.certify import Certificate
 from onnxfuse.errors import CertificateError, ExportWarning, ModelError, OnnxfuseError, ParityError
 from onnxfuse.exporter import ExportResult, Parity, export
 from onnxfuse.fold import Fold
 from onnxfuse.parity import CheckResult, Closeness, Divergence, Meaning, OutputParity, check
 from onnxfuse.pipeline import OptimizeResult, optimize
+from onnxfuse.quantization import QuantizeReport, QuantizeResult, quantize
 from onnxfuse.report import Counts, Refused, Report, Tuned
 from onnxfuse.tuning import tune
 
@@ -30,6 +32,9 @@ __all__ = [
     "OutputParity",
     "Parity",
     "ParityError",
+    "Pixels",
+    "QuantizeReport",
+    "QuantizeResult",
     "Refused",
     "Report",
     "Timing",
@@ -39,5 +44,6 @@ __all__ = [
     "check",
     "export",
     "optimize",
+    "quantize",
     "tune",
 ]

@@ -45,6 +45,9 @@ def test_public_names():
         "OutputParity",
         "Parity",
         "ParityError",
+        "Pixels",
+        "QuantizeReport",
+        "QuantizeResult",
         "Refused",
         "Report",
         "Timing",
@@ -54,6 +57,7 @@ def test_public_names():
         "check",
         "export",
         "optimize",
+        "quantize",
         "tune",
     ]
     assert all(hasattr(onnxfuse, name) for name in onnxfuse.__all__)

@@ -10,6 +10,7 @@ from onnxfuse.cli.checking import check
 from onnxfuse.cli.exporting import export
 from onnxfuse.cli.group import Group
 from onnxfuse.cli.optimizing import inspect, optimize
+from onnxfuse.cli.quantizing import quantize
 
 __all__ = ["main"]
 
@@ -27,5 +28,5 @@ def main(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (optimize, inspect, export, check, bench):
+for command in (optimize, inspect, export, check, bench, quantize):
     main.add_command(command)
