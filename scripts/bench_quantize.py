@@ -128,15 +128,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.json:
         data = {name: asdict(report) for name, report in reports}
         options.json.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    machine = describe()
     print(markdown(reports))
-    bits = sorted({(report.weight_bits, report.weight_bits_reason) for _, report in reports})
-    print(
-        f"\n{machine['processor']} ({machine['instructions']}), {options.threads} thread(s), ",
-        end="",
+    print(f"\n{_conditions([report for _, report in reports], options)}")
+
+
+def _conditions(reports: Sequence[QuantizeReport], options: argparse.Namespace) -> str:
+    machine = describe()
+    bits = sorted({(report.weight_bits, report.weight_bits_reason) for report in reports})
+    return "; ".join(
+        [
+            f"{machine['processor']} ({machine['instructions']})",
+            f"{options.threads} thread{'s' * (options.threads != 1)}",
+            f"ONNX Runtime {machine['onnxruntime']}",
+            options.method,
+            *(f"weights of {count} bits: {reason}" for count, reason in bits),
+        ]
     )
-    print(f"ONNX Runtime {machine['onnxruntime']}; {options.method}; ", end="")
-    print("; ".join(f"weights of {count} bits: {reason}" for count, reason in bits))
 
 
 if __name__ == "__main__":

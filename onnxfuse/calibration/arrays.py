@@ -45,7 +45,7 @@ def column(array: Values, given: Input, length: int, where: str) -> Column:
     """
     if not given.elem_type:
         raise ModelError(f"{where}: input {given.name!r} is no tensor: give ONNX test data")
-    convert = _converter(array, given, where)
+    convert, whole = _converter(array, given, where), array
     rank = array.ndim if given.shape is None else len(given.shape)
     if not rank:
         if array.ndim > 1:
@@ -59,7 +59,7 @@ def column(array: Values, given: Input, length: int, where: str) -> Column:
         isinstance(wanted, str) or wanted == extent
         for wanted, extent in zip((given.shape or array.shape)[1:], array.shape[1:], strict=True)
     ):
-        raise _misfit(array, given, where)
+        raise _misfit(whole, given, where)
     return Column(
         len(array) // length, lambda index: convert(array[index * length : (index + 1) * length])
     )

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Iterator
 import onnx
 
 from onnxfuse.errors import ModelError
+from onnxfuse.graph import TensorType
 from onnxfuse.messages import bodies, names_read
 from onnxfuse.report.report import Refused
+from onnxfuse.shapes import infer_types
 
 _INTEGER = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}
@@ -58,6 +60,8 @@ def left_float(
     3. Those that make what a body reads, or share a weight with one: the quantizer does not look
        into bodies.
     4. Those whose weight is an output of the model, or an input with a default: it has to stay.
+    5. Those that read a tensor of unknown type, such as what another domain's operator makes: the
+       quantizer has no range for it.
 
     Args:
         model: The folded model; every node has a name.
@@ -74,8 +78,10 @@ def _found(model: onnx.ModelProto, kept: frozenset[str], read: frozenset[str]) -
     }
     weights = {tensor.name for tensor in graph.initializer}
     fixed = {value.name for value in (*graph.input, *graph.output)} & weights
+    types = infer_types(model)
     for node in graph.node:
         reason = None
+        data = next(iter(node.input), "")
         if kept.intersection(node.output) or read.intersection(node.input):
             reason = "it is to stay float"
         elif node.domain not in ("", "ai.onnx"):
@@ -86,5 +92,7 @@ def _found(model: onnx.ModelProto, kept: frozenset[str], read: frozenset[str]) -
             reason = "a body reads its weight too"
         elif fixed.intersection(node.input):
             reason = "its weight is an input or an output of the model"
+        elif data and data not in weights and not types.get(data, TensorType()).elem_type:
+            reason = "the type of what it reads is not known"
         if reason is not None:
             yield Refused(node.name, node.op_type, reason)

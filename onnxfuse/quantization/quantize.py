@@ -15,6 +15,7 @@ from onnxfuse.benchmark import machine
 from onnxfuse.calibration import Pixels, Samples, read_samples
 from onnxfuse.errors import ModelError
 from onnxfuse.pipeline import names_given, optimize
+from onnxfuse.quantization import bits
 from onnxfuse.quantization.comparing import (
     FLOAT,
     FLOAT_FOLDED,
@@ -37,7 +38,6 @@ from onnxfuse.quantization.library import (
 from onnxfuse.quantization.raising import is_half, raised
 from onnxfuse.quantization.report import Quantized, QuantizeReport
 from onnxfuse.quantization.restoring import restored
-from onnxfuse.quantization.saturation import saturates
 from onnxfuse.report.report import Refused, Report
 from onnxfuse.runtime import Loaded, load_model
 
@@ -128,8 +128,8 @@ def quantize(
         others = samples
         if evaluation is not None:
             others = read_samples(evaluation, loaded.inputs, sizes=sizes, pixels=pixels)
-        bits, reason = _bits(weight_bits)
-        recipe = Recipe(method, bits)
+        count, reason = bits.weight_bits(weight_bits)
+        recipe = Recipe(method, count)
         inner = job.tensors & {name for n in loaded.source.model.graph.node for name in n.output}
         folded = optimize(
             model, skip=skipped, keep=inner, progress=lambda step: tell(step, 0, None)
@@ -141,7 +141,7 @@ def quantize(
             operators=_operators(made),
             left=tuple(left),
             method=method,
-            weight_bits=bits,
+            weight_bits=count,
             weight_bits_reason=reason,
             calibration=samples.name,
             calibrated=len(samples),
@@ -219,18 +219,10 @@ class _Job:
 def _check(method: str, weight_bits: int | None, threads: int | None) -> None:
     if method not in METHODS:
         raise ModelError(f"method {method!r} is none of {', '.join(METHODS)}")
-    if weight_bits not in (None, 7, 8):
+    if weight_bits not in (None, *bits.CHOICES):
         raise ModelError(f"weight_bits is 7 or 8, not {weight_bits}")
     if threads is not None and threads < 1:
         raise ModelError(f"threads must be at least 1, not {threads}")
-
-
-def _bits(asked: int | None) -> tuple[int, str]:
-    if asked is not None:
-        return asked, "as asked for"
-    if saturates():
-        return 7, "ONNX Runtime's sums of 8-bit products saturate on this machine"
-    return 8, "ONNX Runtime's sums of 8-bit products do not saturate on this machine"
 
 
 def _operators(model: onnx.ModelProto) -> tuple[Quantized, ...]:
