@@ -20,6 +20,7 @@ from onnxfuse.calibration import Samples
 from onnxfuse.errors import ModelError, OnnxfuseError
 from onnxfuse.exporter.pytorch import said
 from onnxfuse.hollow import payload_bytes, tensors
+from onnxfuse.quantization.scales import unsaturated_overrides
 from onnxfuse.runtime import Feeds
 
 Method = Literal["minmax", "percentile", "entropy"]
@@ -38,7 +39,7 @@ class Recipe:
 
     Attributes:
         method: How the range of a tensor follows from the values that it has in the samples.
-        weight_bits: 8, or 7 where products of 8 bits would saturate.
+        weight_bits: 8, or 7 where products of 8 bits would saturate; see `scales`.
         exclude: Names of nodes that stay float.
     """
 
@@ -72,6 +73,7 @@ def quantized(
         given, made = Path(folder) / "model.onnx", Path(folder) / "int8.onnx"
         io.write(model, given)
         step, total = f"calibrating{label}", len(samples)
+        overrides = unsaturated_overrides(model) if recipe.weight_bits == 7 else {}
         reader = _Reader(samples, lambda done: tell(step, done, total), aloud)
         try:
             quantize_static(
@@ -86,7 +88,7 @@ def quantized(
                 nodes_to_exclude=list(recipe.exclude),
                 calibrate_method=getattr(CalibrationMethod, _NAMES[recipe.method]),
                 use_external_data_format=large,
-                extra_options={"CalibStridedMinMax": 1},
+                extra_options={"CalibStridedMinMax": 1, "TensorQuantOverrides": overrides},
             )
         except OnnxfuseError:
             raise

@@ -96,7 +96,8 @@ def quantize(
         method: "minmax" takes the whole range of a tensor; "percentile" leaves out the outermost
             values, "entropy" what costs the least information.
         weight_bits: 7 or 8; default: 7 where ONNX Runtime's sums of 8-bit products saturate on this
-            machine, else 8.
+            machine, else 8. With 7 a weight that stands out in its channel still uses the eighth,
+            as far as no two products can saturate.
         keep: Names of nodes, or of tensors with the nodes that make and read them, that stay float.
         skip: What is not folded, as `optimize` takes it.
         sizes: Extents of symbolic dimensions by name, for images.

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 import onnxfuse
 from onnxfuse import ModelError, quantize
 from onnxfuse.quantization.library import METHODS
+from onnxfuse.quantization.scales import unsaturated_scales
 from tests.lift.building import Builder, same
 from tests.quantization.building import (
     QUICK,
@@ -55,7 +56,10 @@ def test_layers_are_int8_and_close():
 
 @pytest.mark.parametrize("bits", [7, 8])
 def test_scales_are_those_of_the_definition(bits):
-    """Weights: largest absolute value of a channel / 63 or 127; activations: range / 255."""
+    """Weights: largest absolute value of a channel / 127, or what `scales` says of 7 bits.
+
+    Activations: range / 255.
+    """
     data = images(6)
     result = quantize(network(), {"x": data}, weight_bits=bits, **QUICK)
     folded = onnxfuse.optimize(network()).model
@@ -65,12 +69,10 @@ def test_scales_are_those_of_the_definition(bits):
     quantized = next(node for node in result.model.graph.node if node.op_type == "Conv")
     dequantize = made[quantized.input[1]]
     values, scales = (constant(result.model, name) for name in dequantize.input[:2])
-    largest = {7: 64, 8: 127}[bits]
     assert values.dtype == np.int8
-    assert np.abs(values).max() <= largest
-    np.testing.assert_allclose(
-        scales, np.abs(weight).max((1, 2, 3)) / (127 if bits == 8 else 64), rtol=1e-5
-    )
+    rows = weight.reshape(len(weight), -1)
+    expected = unsaturated_scales(rows) if bits == 7 else np.abs(rows).max(1) / 127
+    np.testing.assert_allclose(scales, expected, rtol=1e-5)
     steps = weight / scales[:, None, None, None]
     assert np.abs(values - steps).max() <= 0.5 + 1e-4  # float32 divides with an error of 1e-7 each
     activation = made[quantized.input[0]]
