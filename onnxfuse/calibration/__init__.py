@@ -1,8 +1,7 @@
 """Samples that a model is calibrated with, or judged by: images, arrays, or anything in Python."""
 
 from onnxfuse.calibration.images import Pixels
-from onnxfuse.calibration.ranges import Ranges, channel_ranges
 from onnxfuse.calibration.reading import read_samples
 from onnxfuse.calibration.samples import Samples
 
-__all__ = ["Pixels", "Ranges", "Samples", "channel_ranges", "read_samples"]
+__all__ = ["Pixels", "Samples", "read_samples"]
