@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,15 +11,10 @@ import onnx
 from onnxfuse.affine import Refusal
 from onnxfuse.fold import Fold
 from onnxfuse.graph import Array, Graph, TensorType
-from onnxfuse.messages import attributes
-from onnxfuse.reference import UnsupportedOperator, evaluate
 from onnxfuse.rewrites.lines import Line
+from onnxfuse.rewrites.probes import probes
 from onnxfuse.rewrites.proving import Replacement, certify_equal, put_in
 from onnxfuse.rounding import precision
-
-_BATCH, _EXTENTS = (2, 3), (5, 4)
-_MOST_VALUES = 1 << 20
-_RESHAPING = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 
 
 @dataclass(frozen=True)
@@ -81,10 +75,10 @@ def moved(graph: Graph, move: Move) -> Moved | Refusal:
     rounded = _rounded_well(maker)
     if isinstance(rounded, Refusal):
         return rounded
-    probes = _probes(graph, move)
-    if isinstance(probes, Refusal):
-        return probes
-    certificate = certify_equal(graph, replacement, probes)
+    given = probes(graph, move.source, move.nodes, move.lines[0].axis)
+    if isinstance(given, Refusal):
+        return given
+    certificate = certify_equal(graph, replacement, given)
     if isinstance(certificate, Refusal):
         return certificate
     return Moved(put_in(graph, replacement, certificate), maker.types)
@@ -173,93 +167,3 @@ def _rounded_well(maker: _Maker) -> Refusal | None:
         if not np.all(np.isfinite(value)) or np.any((exact > 0) & (exact < smallest)):
             return Refusal(f"moved, its constants cannot be written in {value.dtype}")
     return None
-
-
-# Probes ------------------------------------------------------------------------------------------
-
-
-def _probes(graph: Graph, move: Move) -> list[dict[str, Array]] | Refusal:
-    """Random values of everything that the nodes read, of two sizes where they are not known."""
-    try:
-        with np.errstate(all="ignore"):
-            return [_probe(graph, move, *sizes) for sizes in zip(_BATCH, _EXTENTS, strict=True)]
-    except UnsupportedOperator as error:
-        return Refusal(f"it cannot be certified: {error}")
-    except _Unknown as unknown:
-        return Refusal(f"it cannot be certified: {unknown}")
-
-
-class _Unknown(Exception):  # noqa: N818 - named for what it says
-    """Something that a probe needs is not known."""
-
-
-def _probe(graph: Graph, move: Move, batch: int, extent: int) -> dict[str, Array]:
-    rng = np.random.default_rng(zlib.crc32(move.source.encode()))
-    shape = _shape(graph, move, batch, extent + _reach(graph, move))
-    given: dict[str, Array] = {move.source: rng.standard_normal(shape)}
-    name, values = move.source, dict(given)
-    for index in move.nodes:
-        node = graph.nodes[index]
-        for other in node.input:
-            if not other or other in values:
-                continue
-            if graph.is_constant(other):
-                values[other] = np.asarray(graph.constant(other))
-                continue
-            size = _beside(graph, node, other, values[name].shape)
-            values[other] = given[other] = rng.uniform(0.5, 2.0, size)
-        name = node.output[0]
-        read = {given: values[given] for given in node.input if given}
-        try:
-            values[name] = evaluate([node], read, graph.opset)[name]
-        except (ValueError, IndexError) as error:
-            raise _Unknown(f"{node.op_type} does not run on what it is given") from error
-    return given
-
-
-def _beside(
-    graph: Graph, node: onnx.NodeProto, name: str, like: tuple[int, ...]
-) -> tuple[int, ...]:
-    """A size for another input of a node, where the one it has to fit is known."""
-    shape = graph.type(name).shape
-    if shape is None or name not in graph.data(graph.producers[node.output[0]]):
-        raise _Unknown(f"what {name!r} holds is not known")
-    if node.op_type == "Concat":
-        axis = attributes(node)["axis"].i % len(like)
-        count = shape[axis]
-        assert isinstance(count, int)
-        return (*like[:axis], count, *like[axis + 1 :])
-    ends = like[len(like) - len(shape) :]
-    return tuple(1 if n == 1 else m for n, m in zip(shape, ends, strict=True))
-
-
-def _shape(graph: Graph, move: Move, batch: int, extent: int) -> tuple[int, ...]:
-    """The size of the source: as it is, but smaller where it is large or not known."""
-    dims = graph.type(move.source).shape
-    assert dims is not None  # its channels are known
-    axis = move.lines[0].axis
-    usual = [batch if n == 0 else extent for n in range(len(dims))]
-    whole = tuple(d if isinstance(d, int) else n for d, n in zip(dims, usual, strict=True))
-    if np.prod(whole, dtype=float) <= _MOST_VALUES:
-        return whole
-    if any(graph.nodes[index].op_type in _RESHAPING for index in move.nodes):
-        raise _Unknown("it is reshaped, and too large")
-    pairs = zip(dims, whole, usual, strict=True)
-    less = tuple(w if a == axis or d == 1 or w < n else n for a, (d, w, n) in enumerate(pairs))
-    if np.prod(less, dtype=float) > _MOST_VALUES:
-        raise _Unknown("its windows reach too far")
-    return less
-
-
-def _reach(graph: Graph, move: Move) -> int:
-    """How many pixels the windows of the nodes span."""
-    span, stride = 0, 1
-    for index in move.nodes:
-        given = attributes(graph.nodes[index])
-        kernel, steps, gaps = (
-            max(given[name].ints) if name in given and given[name].ints else 1
-            for name in ("kernel_shape", "strides", "dilations")
-        )
-        span += (kernel - 1) * gaps * stride
-        stride *= steps
-    return span + stride
