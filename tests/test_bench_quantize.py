@@ -14,7 +14,7 @@ def test_a_network_is_measured(tmp_path, capsys):
     assert "| three_branch | float | " in out
     assert "|  | int8, folded | " in out
     assert "1 thread; ONNX Runtime" in out
-    assert len(json.loads(numbers.read_text())["three_branch"]["forms"]) == 4
+    assert len(json.loads(numbers.read_text())["three_branch"]["forms"]) == 5
 
 
 def test_what_failed_is_in_the_table():
@@ -23,7 +23,7 @@ def test_what_failed_is_in_the_table():
         Form("float", 10**6, Quality(0.5, None, None), Interval(2e-3, 1e-3, 3e-3), one),
         Form("int8", failure="no"),
     )
-    report = QuantizeReport(forms, (), (), "minmax", 8, "why", "a", 1, "b", 1)
+    report = QuantizeReport(forms, (), (), 0, "minmax", 8, "why", "a", 1, "b", 1)
     assert bench_quantize.markdown([("net", report)]).splitlines()[2:] == [
         "| net | float | 50.00% |  | 1 | 2 | 1 |",
         "|  | int8 | no | | | | |",

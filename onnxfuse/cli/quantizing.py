@@ -73,6 +73,12 @@ def _channels(name: str, words: str) -> Callable[[Any], Any]:
     help="Default: 7 where ONNX Runtime's int8 sums saturate on this machine, else 8.",
 )
 @click.option(
+    "--equalize/--no-equalize",
+    default=True,
+    show_default=True,
+    help="Balance the scales of channels between layers first.",
+)
+@click.option(
     "--compare/--no-compare",
     default=True,
     show_default=True,
@@ -94,6 +100,7 @@ def quantize(
     output: Path | None,
     method: Any,
     weight_bits: str | None,
+    equalize: bool,
     compare: bool,
     sizes: tuple[str, ...],
     mean: tuple[float, ...] | None,
@@ -131,6 +138,7 @@ def quantize(
             sizes=settled,
             pixels=Pixels(mean or Pixels.mean, std or Pixels.std, bgr),
             threads=threads,
+            equalize=equalize,
             compare=compare,
             progress=tell,
         )

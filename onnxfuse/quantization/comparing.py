@@ -24,7 +24,7 @@ from onnxfuse.runtime import Loaded, Session, load_model
 
 CPU = "CPUExecutionProvider"
 FLOAT, FLOAT_FOLDED = "float", "float, folded"
-INT8, INT8_FOLDED = "int8", "int8, folded"
+INT8, INT8_FOLDED, INT8_EQUALIZED = "int8", "int8, folded", "int8, folded, equalized"
 
 
 @dataclass

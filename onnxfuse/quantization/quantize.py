@@ -13,6 +13,7 @@ import onnx
 from onnxfuse import io
 from onnxfuse.benchmark import machine
 from onnxfuse.calibration import Pixels, Samples, read_samples
+from onnxfuse.equalization import equalize as equalized_channels
 from onnxfuse.errors import ModelError
 from onnxfuse.pipeline import names_given, optimize
 from onnxfuse.quantization import bits
@@ -20,6 +21,7 @@ from onnxfuse.quantization.comparing import (
     FLOAT,
     FLOAT_FOLDED,
     INT8,
+    INT8_EQUALIZED,
     INT8_FOLDED,
     Failure,
     as_source,
@@ -76,6 +78,7 @@ def quantize(
     evaluation: Any = None,
     method: Method = "minmax",
     weight_bits: int | None = None,
+    equalize: bool = True,
     keep: Iterable[str] = (),
     skip: Iterable[str] = (),
     sizes: Mapping[str, int] | None = None,
@@ -98,14 +101,15 @@ def quantize(
         weight_bits: 7 or 8; default: 7 where ONNX Runtime's sums of 8-bit products saturate on this
             machine, else 8. With 7 a weight that stands out in its channel still uses the eighth,
             as far as no two products can saturate.
+        equalize: Whether the scales of channels are balanced between layers first.
         keep: Names of nodes, or of tensors with the nodes that make and read them, that stay float.
         skip: What is not folded, as `optimize` takes it.
         sizes: Extents of symbolic dimensions by name, for images.
         pixels: What becomes of the pixels of images.
         threads: Threads within an operator where latency is measured; None for the runtime's
             choice.
-        compare: Whether the float model, int8 of its training form, and int8 when folded are
-            compared.
+        compare: Whether the float model, int8 of its training form, of the folded one and of the
+            equalized one are compared.
         progress: Called with what is being done, how much of it is done, and of how much.
 
     Returns:
@@ -135,12 +139,23 @@ def quantize(
         folded = optimize(
             model, skip=skipped, keep=inner, progress=lambda step: tell(step, 0, None)
         )
-        made, left = job.int8(folded.source, samples, recipe)
+        prepared = job.prepared(folded.source)
+        best, equalized = prepared, 0
+        if equalize:
+            found = equalized_channels(
+                prepared,
+                samples,
+                weight_bits=count,
+                progress=lambda step: tell(step, 0, None),
+            )
+            best, equalized = found.model, len(found.nodes)
+        made, left = job.int8(best, samples, recipe)
         source = as_source(made, folded.source)
         report = QuantizeReport(
             forms=(),
             operators=_operators(made),
             left=tuple(left),
+            equalized=equalized,
             method=method,
             weight_bits=count,
             weight_bits_reason=reason,
@@ -153,14 +168,18 @@ def quantize(
             notes=tuple(_notes(loaded)),
         )
         if compare:
-            forms = {
+            forms: dict[str, Any] = {
                 FLOAT: model,
                 FLOAT_FOLDED: folded.source,
                 INT8: job.training(samples, recipe),
                 INT8_FOLDED: source,
             }
-            found, notes = compared(forms, others, threads=threads, tell=tell)
-            report = replace(report, forms=tuple(found), notes=(*report.notes, *notes))
+            if equalized:
+                plain, _ = job.int8(prepared, samples, recipe)
+                forms[INT8_FOLDED] = as_source(plain, folded.source)
+                forms[INT8_EQUALIZED] = source
+            made_forms, notes = compared(forms, others, threads=threads, tell=tell)
+            report = replace(report, forms=tuple(made_forms), notes=(*report.notes, *notes))
     return QuantizeResult(made, report, folded.report, source)
 
 
@@ -174,14 +193,13 @@ class _Job:
         self.read = self.tensors & keep | {v.name for v in model.graph.input if v.name in keep}
 
     def int8(
-        self, source: io.Source, samples: Samples, recipe: Recipe
+        self, model: onnx.ModelProto, samples: Samples, recipe: Recipe
     ) -> tuple[onnx.ModelProto, list[Refused]]:
-        """The model of a source in int8, and what stays float.
+        """A prepared model in int8, and what stays float.
 
         Raises:
             ModelError: Nothing in it can be quantized, or the library cannot do it.
         """
-        model = self._prepared(source)
         left = left_float(model, self.tensors, self.read)
         recipe = replace(recipe, exclude=tuple(refused.node for refused in left))
         made = restored(quantized(model, samples, recipe, self.tell), model)
@@ -196,7 +214,7 @@ class _Job:
     def training(self, samples: Samples, recipe: Recipe) -> io.Source | Failure:
         """The model as it was in int8, prepared as the library recommends; or why not."""
         try:
-            model = preprocessed(self._prepared(io.read(self.loaded.path)))
+            model = preprocessed(self.prepared(io.read(self.loaded.path)))
             named(model)
             left = left_float(model, self.tensors, self.read)
             recipe = replace(recipe, exclude=tuple(refused.node for refused in left))
@@ -206,7 +224,7 @@ class _Job:
             return Failure(str(error))
         return as_source(made, self.loaded.source)
 
-    def _prepared(self, source: io.Source) -> onnx.ModelProto:
+    def prepared(self, source: io.Source) -> onnx.ModelProto:
         """A copy with all data in it, at an opset that can be quantized, with nodes named."""
         held = onnx.ModelProto()
         held.CopyFrom(source.model)

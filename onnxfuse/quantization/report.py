@@ -72,6 +72,7 @@ class QuantizeReport:
         forms: The model in each form, the float one first; empty where nothing was compared.
         operators: Nodes with weights, by operator, and how many of them compute in int8.
         left: Nodes that stay float, and why.
+        equalized: How many nodes compute with other scales of channels than before, each proved.
         method: How ranges follow from samples.
         weight_bits: 7 or 8.
         weight_bits_reason: Why.
@@ -88,6 +89,7 @@ class QuantizeReport:
     forms: tuple[Form, ...]
     operators: tuple[Quantized, ...]
     left: tuple[Refused, ...]
+    equalized: int
     method: str
     weight_bits: int
     weight_bits_reason: str

@@ -84,8 +84,11 @@ def _made(report: QuantizeReport) -> list[str]:
     lines = [
         f"in int8: {counts or 'no layer with a weight'}; calibrated with {runs} of "
         f"{report.calibration} ({report.method})",
+        f"channels equalized at {report.equalized} nodes, each proved in float64",
         f"weights of {report.weight_bits} bits: {report.weight_bits_reason}",
     ]
+    if not report.equalized:
+        del lines[1]
     lines += [f"{r.operator} {r.node} stays float: {r.reason}" for r in report.left[:MOST_LEFT]]
     if len(report.left) > MOST_LEFT:
         lines.append(f"and {len(report.left) - MOST_LEFT} more (--json lists all)")

@@ -48,7 +48,7 @@ def test_a_table_of_forms_and_the_model_beside(folder, call):
     assert "a.onnx -> a.int8.onnx" in out
     assert names(folder) == ["a.int8.onnx", "a.onnx", "data.npz", "r.json"]
     report = json.loads((folder / "r.json").read_text(), parse_constant=pytest.fail)
-    assert [form["name"] for form in report["forms"]][-1] == "int8, folded"
+    assert [form["name"] for form in report["forms"]][-1] == "int8, folded, equalized"
     assert report["machine"]["instructions"]
 
 

@@ -61,7 +61,7 @@ def test_scales_are_those_of_the_definition(bits):
     Activations: range / 255.
     """
     data = images(6)
-    result = quantize(network(), {"x": data}, weight_bits=bits, **QUICK)
+    result = quantize(network(), {"x": data}, weight_bits=bits, equalize=False, **QUICK)
     folded = onnxfuse.optimize(network()).model
     conv = next(node for node in folded.graph.node if node.op_type == "Conv")
     weight = constant(folded, conv.input[1])
@@ -146,7 +146,8 @@ def test_forms_are_compared(tmp_path):
     given = list(zip(data["x"], labels, strict=True))
     report = quantize(path, data, evaluation=given, threads=1).report
     names = [form.name for form in report.forms]
-    assert names == ["float", "float, folded", "int8", "int8, folded"]
+    best = "int8, folded, equalized"
+    assert names == ["float", "float, folded", "int8", "int8, folded", best]
     by_name = {form.name: form for form in report.forms}
     assert by_name["float"].quality.accuracy == pytest.approx(5 / 6)
     assert by_name["float"].quality.snr is None
@@ -156,12 +157,20 @@ def test_forms_are_compared(tmp_path):
     assert all(form.latency.value > 0 for form in report.forms)
     made = quantize(path, data, **QUICK)
     made.save(tmp_path / "int8.onnx")
-    assert by_name["int8, folded"].file_bytes == (tmp_path / "int8.onnx").stat().st_size
+    assert by_name[best].file_bytes == (tmp_path / "int8.onnx").stat().st_size
     expected, found = (run(m, data)[0].astype(np.float64) for m in (network(), made.model))
     error = np.sqrt(np.square(found - expected).sum() / np.square(expected).sum())
-    assert by_name["int8, folded"].quality.error == pytest.approx(error, rel=1e-6)
-    assert by_name["int8, folded"].quality.snr == pytest.approx(-20 * np.log10(error), rel=1e-6)
+    assert by_name[best].quality.error == pytest.approx(error, rel=1e-6)
+    assert by_name[best].quality.snr == pytest.approx(-20 * np.log10(error), rel=1e-6)
     assert json.loads(report.to_json())["forms"][0]["name"] == "float"
+
+
+def test_equalization_can_be_left_out():
+    data = {"x": images()}
+    with_it, without = (quantize(network(), data, equalize=e, **QUICK) for e in (True, False))
+    assert with_it.report.equalized > without.report.equalized == 0
+    names = [form.name for form in quantize(network(), data, equalize=False).report.forms]
+    assert names == ["float", "float, folded", "int8", "int8, folded"]
 
 
 def test_without_labels_there_is_no_accuracy():
