@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import onnxfuse
-from onnxfuse import ModelError, quantize
+from onnxfuse import ModelError, OnnxfuseError, quantize
 from onnxfuse.quantization.library import METHODS
 from onnxfuse.quantization.scales import unsaturated_scales
 from tests.lift.building import Builder, same
@@ -379,8 +379,9 @@ def test_refuses_samples_that_the_model_does_not_run_on():
     x = b.input("n", 3, "h", "w")
     t = b.conv(x, 3, 4)
     b.op("Reshape", t, b.constant([1, 4 * 6 * 6]), output="y")
-    with pytest.raises(ModelError, match="cannot quantize it"):
-        quantize(b.model("y"), {"x": images(size=9)}, **QUICK)
+    for equalize in (True, False):
+        with pytest.raises(OnnxfuseError, match="cannot be reshaped"):
+            quantize(b.model("y"), {"x": images(size=9)}, equalize=equalize, **QUICK)
 
 
 def test_refuses_a_sample_that_is_not_finite():
