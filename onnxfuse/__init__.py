@@ -2,6 +2,7 @@
 
 from onnxfuse._version import __version__
 from onnxfuse.benchmark import BenchResult, Interval, Timing, bench
+from onnxfuse.calibration import Pixels
 from onnxfuse.certify import Certificate
 from onnxfuse.compression import (
     Compressed,
@@ -16,6 +17,7 @@ from onnxfuse.exporter import ExportResult, Parity, export
 from onnxfuse.fold import Fold
 from onnxfuse.parity import CheckResult, Closeness, Divergence, Meaning, OutputParity, check
 from onnxfuse.pipeline import OptimizeResult, optimize
+from onnxfuse.quantization import QuantizeReport, QuantizeResult, quantize
 from onnxfuse.report import Counts, Refused, Report, Tuned
 from onnxfuse.tuning import tune
 
@@ -43,6 +45,9 @@ __all__ = [
     "OutputParity",
     "Parity",
     "ParityError",
+    "Pixels",
+    "QuantizeReport",
+    "QuantizeResult",
     "Refused",
     "Report",
     "Timing",
@@ -53,5 +58,6 @@ __all__ = [
     "compress",
     "export",
     "optimize",
+    "quantize",
     "tune",
 ]

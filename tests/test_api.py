@@ -50,6 +50,9 @@ def test_public_names():
         "OutputParity",
         "Parity",
         "ParityError",
+        "Pixels",
+        "QuantizeReport",
+        "QuantizeResult",
         "Refused",
         "Report",
         "Timing",
@@ -60,6 +63,7 @@ def test_public_names():
         "compress",
         "export",
         "optimize",
+        "quantize",
         "tune",
     ]
     assert all(hasattr(onnxfuse, name) for name in onnxfuse.__all__)

@@ -39,7 +39,7 @@ def recorded_cases(path: Path, first: Loaded) -> tuple[list[Case], list[str]]:
     Raises:
         ModelError: As `read_inputs`.
     """
-    found = [_case(recorded.feeds) for recorded in read_inputs(path, first.inputs)]
+    found = [case_of(recorded.feeds) for recorded in read_inputs(path, first.inputs)]
     kept = list({tuple(case.shapes.items()): case for case in reversed(found)}.values())[::-1]
     if len(kept) == len(found):
         return kept, []
@@ -99,7 +99,7 @@ def _runnable(first: Loaded, session: Session, settled: Sequence[Mapping[str, in
             except RunError as error:
                 failed.setdefault(label, error)
             else:
-                return _case(feeds)
+                return case_of(feeds)
     why = next(iter(failed.values()))
     if len(failed) == 1:
         raise why
@@ -116,7 +116,8 @@ def _values(inputs: Sequence[Input], sizes: Mapping[str, int]) -> Iterator[Feeds
         yield {name: other[name] if name in integers else feeds[name] for name in feeds}
 
 
-def _case(feeds: Feeds) -> Case:
+def case_of(feeds: Feeds) -> Case:
+    """What a model is given, with its shapes."""
     shapes = {name: _shape(value) for name, value in feeds.items()}
     return Case(feeds, next(itertools.chain(*(s[:1] for s in shapes.values()), [1])), shapes)
 

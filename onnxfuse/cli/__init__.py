@@ -11,6 +11,7 @@ from onnxfuse.cli.compressing import compress
 from onnxfuse.cli.exporting import export
 from onnxfuse.cli.group import Group
 from onnxfuse.cli.optimizing import inspect, optimize
+from onnxfuse.cli.quantizing import quantize
 
 __all__ = ["main"]
 
@@ -28,5 +29,5 @@ def main(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (optimize, inspect, export, check, bench, compress):
+for command in (optimize, inspect, export, check, bench, compress, quantize):
     main.add_command(command)

@@ -62,19 +62,10 @@ def load_module(target: str, arguments: Mapping[str, Any], seed: int) -> Module:
         ModelError: There is no such file, package or factory, it raises, or it makes no module.
     """
     torch = require()
-    where, colon, name = target.rpartition(":")
-    if not colon or not where or not name:
-        raise ModelError(
-            f"target {target!r} is none of package.module:factory, path/file.py:factory, file.pt2"
-        )
+    where, name = _split(target, "package.module:factory, path/file.py:factory, file.pt2")
     with searching(target), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        factory: Any = _imported(target, where)
-        for part in name.split("."):
-            try:
-                factory = getattr(factory, part)
-            except Exception as error:  # code of the user's, which may raise anything
-                raise ModelError(f"{target}: there is no {part!r} in {where}") from error
+        factory = _found(target, where, name)
         is_module = isinstance(factory, torch.nn.Module)
         if is_module and arguments:
             raise ModelError(f"{target} is a module already: it takes no arguments")
@@ -89,6 +80,35 @@ def load_module(target: str, arguments: Mapping[str, Any], seed: int) -> Module:
         raise ModelError(f"{target} made a {type(made).__name__}, not a torch.nn.Module")
     module: Module = made
     return module
+
+
+def named_object(target: str) -> Any:
+    """What package.module:name or path/file.py:name stands for; the module's code runs.
+
+    Raises:
+        ModelError: It is written otherwise, or there is no such file, package or name.
+    """
+    where, name = _split(target, "package.module:name, path/file.py:name")
+    with searching(target):
+        return _found(target, where, name)
+
+
+def _split(target: str, forms: str) -> tuple[str, str]:
+    """Where a target is, and its name there."""
+    where, colon, name = target.rpartition(":")
+    if not colon or not where or not name:
+        raise ModelError(f"target {target!r} is none of {forms}")
+    return where, name
+
+
+def _found(target: str, where: str, name: str) -> Any:
+    found: Any = _imported(target, where)
+    for part in name.split("."):
+        try:
+            found = getattr(found, part)
+        except Exception as error:  # code of the user's, which may raise anything
+            raise ModelError(f"{target}: there is no {part!r} in {where}") from error
+    return found
 
 
 def _imported(target: str, where: str) -> ModuleType:

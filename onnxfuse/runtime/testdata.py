@@ -23,7 +23,7 @@ from onnxfuse.io.files import content_of, one_line
 from onnxfuse.runtime.feeds import Feeds
 from onnxfuse.runtime.model import Input
 
-_DAMAGE = (
+DAMAGE = (
     *(ArithmeticError, EOFError, LookupError, MemoryError, RuntimeError, TypeError, ValueError),
     *(SyntaxError, tokenize.TokenError, zipfile.BadZipFile, lzma.LZMAError, zlib.error),
 )
@@ -64,7 +64,12 @@ def read_inputs(path: Path, inputs: Sequence[Input]) -> list[Recorded]:
     return [Recorded(label, _checked(label, feeds, inputs)) for label, feeds in found]
 
 
-def _from_npz(path: Path, inputs: Sequence[Input]) -> Feeds:
+def read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays of an .npz, by name.
+
+    Raises:
+        ModelError: It cannot be read, or is none.
+    """
     try:
         with open(path, "rb") as handle:
             archive = np.load(handle, allow_pickle=False)
@@ -75,10 +80,15 @@ def _from_npz(path: Path, inputs: Sequence[Input]) -> Feeds:
                 raise ValueError("something in it is no array")
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {one_line(error)}") from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ModelError(
             f"{path}: not an .npz of plain arrays, as numpy.savez writes it"
         ) from error
+    return arrays
+
+
+def _from_npz(path: Path, inputs: Sequence[Input]) -> Feeds:
+    arrays = read_arrays(path)
     names = [given.name for given in inputs]
     if not set(names) & set(arrays) and len(arrays) == len(names):
         return dict(zip(names, arrays.values(), strict=True))

@@ -1,0 +1,98 @@
+"""Which nodes stay float, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import onnx
+
+from onnxfuse.errors import ModelError
+from onnxfuse.graph import TensorType
+from onnxfuse.messages import bodies, names_read
+from onnxfuse.report.report import Refused
+from onnxfuse.shapes import infer_types
+
+_INTEGER = frozenset(
+    {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}
+)
+
+
+def integer_operator(model: onnx.ModelProto) -> str | None:
+    """An operator of the model that computes with integers in the place of real numbers, if any."""
+    operators = (str(node.op_type) for node in model.graph.node)
+    return next(
+        (name for name in operators if name in _INTEGER or name.startswith("QLinear")), None
+    )
+
+
+def kept_tensors(model: onnx.ModelProto, keep: Iterable[str], where: str) -> frozenset[str]:
+    """The tensors that folding has to leave, so that the nodes that make them can stay float.
+
+    Args:
+        model: The model as it was.
+        keep: Names of nodes, or of tensors.
+        where: What messages begin with.
+
+    Raises:
+        ModelError: There is no such node or tensor.
+    """
+    made: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        made.setdefault(node.name, []).extend(filter(None, node.output))
+        for name in node.output:
+            made.setdefault(name, []).append(name)
+    given = {value.name for value in model.graph.input}
+    tensors: set[str] = set()
+    for name in keep:
+        if name not in made and name not in given:
+            raise ModelError(f"{where}: no node or tensor is named {name!r}")
+        tensors.update(made.get(name, ()))
+    return frozenset(tensors)
+
+
+def left_float(
+    model: onnx.ModelProto, kept: Iterable[str], read: Iterable[str] = ()
+) -> list[Refused]:
+    """The nodes that are not quantized, because of who else has to do with their tensors.
+
+    1. Those that make a tensor of `kept`, or read one of `read`.
+    2. Operators of other domains than ONNX's: of what they compute nothing is known.
+    3. Those that make what a body reads, or share a weight with one: the quantizer does not look
+       into bodies.
+    4. Those whose weight is an output of the model, or an input with a default: it has to stay.
+    5. Those that read a tensor of unknown type, such as what another domain's operator makes: the
+       quantizer has no range for it.
+
+    Args:
+        model: The folded model; every node has a name.
+        kept: Tensors made in float.
+        read: Tensors read in float.
+    """
+    return list(_found(model, frozenset(kept), frozenset(read)))
+
+
+def _found(model: onnx.ModelProto, kept: frozenset[str], read: frozenset[str]) -> Iterator[Refused]:
+    graph = model.graph
+    captured = {
+        name for node in graph.node for body in bodies(node) for name in names_read(body) if name
+    }
+    weights = {tensor.name for tensor in graph.initializer}
+    fixed = {value.name for value in (*graph.input, *graph.output)} & weights
+    types = infer_types(model)
+    for node in graph.node:
+        reason = None
+        data = next(iter(node.input), "")
+        if kept.intersection(node.output) or read.intersection(node.input):
+            reason = "it is to stay float"
+        elif node.domain not in ("", "ai.onnx"):
+            reason = f"an operator of {node.domain}"
+        elif captured.intersection(node.output):
+            reason = "a body reads what it makes"
+        elif weights.intersection(node.input) & captured:
+            reason = "a body reads its weight too"
+        elif fixed.intersection(node.input):
+            reason = "its weight is an input or an output of the model"
+        elif data and data not in weights and not types.get(data, TensorType()).elem_type:
+            reason = "the type of what it reads is not known"
+        if reason is not None:
+            yield Refused(node.name, node.op_type, reason)

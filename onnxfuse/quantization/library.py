@@ -1,0 +1,185 @@
+"""onnxruntime.quantization, as it is used here: quietly, and one sample at a time."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Literal, get_args
+
+import onnx
+
+from onnxfuse import io
+from onnxfuse.calibration import Samples
+from onnxfuse.errors import ModelError, OnnxfuseError
+from onnxfuse.exporter.pytorch import said
+from onnxfuse.hollow import payload_bytes, tensors
+from onnxfuse.quantization.scales import unsaturated_overrides
+from onnxfuse.runtime import Feeds
+
+Method = Literal["minmax", "percentile", "entropy"]
+METHODS: tuple[Method, ...] = get_args(Method)
+_NAMES = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
+_LARGE = 1 << 30  # bytes of weights, beyond which the library is to keep them beside the model
+
+Tell = Callable[[str, int, int | None], None]
+"""Is told what is being done, how much of it is done, and of how much, if that is known."""
+_Aloud = Callable[[], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is quantized.
+
+    Attributes:
+        method: How the range of a tensor follows from the values that it has in the samples.
+        weight_bits: 8, or 7 where products of 8 bits would saturate; see `scales`.
+        exclude: Names of nodes that stay float.
+    """
+
+    method: Method
+    weight_bits: int
+    exclude: tuple[str, ...] = ()
+
+
+def quantized(
+    model: onnx.ModelProto, samples: Samples, recipe: Recipe, tell: Tell, *, label: str = ""
+) -> onnx.ModelProto:
+    """A model in int8, with QuantizeLinear and DequantizeLinear around its operators (QDQ).
+
+    Activations are uint8, with a scale and a zero point for each tensor; weights int8, symmetric,
+    with a scale for each channel. Samples are read, run and forgotten one after the other.
+
+    Args:
+        model: A float model of opset 13 or later; every node has a name.
+        samples: What it is calibrated with.
+        recipe: How.
+        tell: Told how many samples have been run.
+        label: What is said to be calibrated.
+
+    Raises:
+        ModelError: A sample cannot be read, or the library cannot quantize the model.
+    """
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    large = sum(map(payload_bytes, tensors(model))) > _LARGE
+    with tempfile.TemporaryDirectory(prefix="onnxfuse-") as folder, _quiet() as aloud:
+        given, made = Path(folder) / "model.onnx", Path(folder) / "int8.onnx"
+        io.write(model, given)
+        step, total = f"calibrating{label}", len(samples)
+        overrides = unsaturated_overrides(model) if recipe.weight_bits == 7 else {}
+        reader = _Reader(samples, lambda done: tell(step, done, total), aloud)
+        try:
+            quantize_static(
+                str(given),
+                str(made),
+                reader,
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                reduce_range=recipe.weight_bits == 7,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=list(recipe.exclude),
+                calibrate_method=getattr(CalibrationMethod, _NAMES[recipe.method]),
+                use_external_data_format=large,
+                extra_options={"CalibStridedMinMax": 1, "TensorQuantOverrides": overrides},
+            )
+        except OnnxfuseError:
+            raise
+        except Exception as error:  # the library raises whatever it comes upon
+            raise ModelError(f"ONNX Runtime cannot quantize it: {said(error)}") from error
+        source = io.read(made)
+        source.embed()
+    return source.model
+
+
+def preprocessed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model as the library recommends to prepare it: ONNX Runtime's own basic optimizations.
+
+    Raises:
+        ModelError: The library cannot prepare it.
+    """
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory(prefix="onnxfuse-") as folder, _quiet():
+        given, made = Path(folder) / "model.onnx", Path(folder) / "prepared.onnx"
+        io.write(model, given)
+        try:
+            quant_pre_process(str(given), str(made), skip_symbolic_shape=True)
+        except Exception as error:  # as above
+            raise ModelError(f"ONNX Runtime cannot prepare it: {said(error)}") from error
+        source = io.read(made)
+        source.embed()
+    return source.model
+
+
+class _Reader:
+    """Samples as the library reads them: onnxruntime.quantization.CalibrationDataReader."""
+
+    def __init__(self, samples: Samples, tell: Callable[[int], None], aloud: _Aloud) -> None:
+        self._samples, self._tell, self._aloud = samples, tell, aloud
+        self._next, self._end = 0, len(samples)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        """Which runs come next."""
+        self._next, self._end = start_index, end_index
+
+    def get_next(self) -> Feeds | None:
+        """The next run's inputs; None behind the last."""
+        if self._next >= self._end:
+            return None
+        with self._aloud():
+            self._tell(self._next)
+            feeds = self._samples[self._next]
+        self._next += 1
+        return feeds
+
+
+@contextmanager
+def _quiet() -> Iterator[_Aloud]:
+    """Silences the library, which prints, warns, and logs as if it were the whole program.
+
+    Yields:
+        A context in which what is printed is seen all the same.
+    """
+    root = logging.getLogger()
+    level, nothing = root.level, logging.NullHandler()
+    out, err = sys.stdout, sys.stderr
+
+    @contextmanager
+    def aloud() -> Iterator[None]:
+        with redirect_stdout(out), redirect_stderr(err):
+            yield
+
+    root.addHandler(nothing)  # or else the first message would install one for good
+    root.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            yield aloud
+    finally:
+        root.setLevel(level)
+        root.removeHandler(nothing)
+
+
+def named(model: onnx.ModelProto) -> None:
+    """Gives each node a name of its own, in place: the library knows nodes by their names."""
+    known = {node.name for node in model.graph.node}
+    taken: set[str] = set()
+    for number, node in enumerate(model.graph.node):
+        if not node.name or node.name in taken:
+            name = f"{node.op_type}_{number}"
+            while name in known:
+                name = f"{name}_"
+            node.name = name
+            known.add(name)
+        taken.add(node.name)
