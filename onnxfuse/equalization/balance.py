@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from onnxfuse.affine import Array
 
-_STEPS = 255
-_LASTING = 10.0
+ACTIVATION_STEPS = 255
+LASTING = 10.0
 """A weight's rounding is the same at every pixel of every image, and does not average out as those
 of activations do. On the networks in models/ 10 gave less noise than 1, 3 or 30."""
 _ROUNDS = 150
@@ -110,7 +110,7 @@ def _rounding(tensor: Activation, logs: Array, slope: Array) -> float:
     (high, above), (low, below) = (_largest(scales * side) for side in (tensor.high, tensor.low))
     shared = tensor.importance / scales**2
     spread = float((high + low)[0])
-    unit = 1 / (12.0 * _STEPS**2)
+    unit = 1 / (12.0 * ACTIVATION_STEPS**2)
     total = float(np.sum(shared))
     change = 2 * unit * (spread * (high * above + low * below) * total - spread**2 * shared)
     np.add.at(slope, tensor.groups, change)
@@ -124,7 +124,7 @@ def _weighing(weight: Weight, logs: Array, slope: Array, steps: int) -> float:
     power = weight.power.reshape(parts, -1) * scales**2
     total = np.sum(power, axis=1)
     rows, shares = _largest(weight.peaks / scales[:, None, :])
-    unit = _LASTING / (12.0 * steps**2)
+    unit = LASTING / (12.0 * steps**2)
     squares = unit * weight.importance.reshape(parts, -1) * rows[:, :, 0] ** 2
     each = np.sum(squares, axis=1)
     pull = np.einsum("go,goi->gi", squares, shares)

@@ -23,7 +23,8 @@ from onnxfuse.graph import Graph
 from onnxfuse.reference import evaluate
 from onnxfuse.rewrites.probes import probes
 
-_WHOLE = 1 << 12  # values of a probe; a larger image shows no more
+FEW_VALUES = 1 << 12
+"""Of a probe; a larger image shows no more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +103,7 @@ def certify_changed(
     label = node.name or node.output[0]
     source = next(name for name in graph.data(index) if name in node.input)
     axis = changes[source].axis if source in changes else 1
-    given = probes(graph, source, (index,), axis, whole=_WHOLE)
+    given = probes(graph, source, (index,), axis, whole=FEW_VALUES)
     if isinstance(given, Refusal):
         return given
     old = {n: np.asarray(graph.constant(n)) for n in node.input if n and graph.is_constant(n)}

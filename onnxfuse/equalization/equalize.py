@@ -15,19 +15,22 @@ from onnxfuse.affine import Array, Refusal
 from onnxfuse.certify import Certificate
 from onnxfuse.equalization.absorbing import absorption
 from onnxfuse.equalization.balance import balanced
-from onnxfuse.equalization.certifying import Between, Change, certify_changed
+from onnxfuse.equalization.certifying import FEW_VALUES, Between, Change, certify_changed
 from onnxfuse.equalization.costs import Costs, Seen
 from onnxfuse.equalization.lanes import Channels, channels
 from onnxfuse.equalization.layers import Layer, layers
+from onnxfuse.equalization.outliers import Diagonal, apart, costs_less_apart, diagonal
 from onnxfuse.equalization.ranges import Range, channel_ranges
 from onnxfuse.graph import Graph
 from onnxfuse.messages import operator, trained_names
+from onnxfuse.rewrites.probes import probes
+from onnxfuse.rewrites.proving import certify_equal, put_in
 from onnxfuse.rounding import keeps_digits
 from onnxfuse.runtime.feeds import Feeds
 from onnxfuse.shapes import default_opset, infer_types
 
 Progress = Callable[[str], None]
-SCALED, SHIFTED = "scaled", "shifted"
+SCALED, SHIFTED, SPLIT = "scaled", "shifted", "split"
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Equalized:
     Attributes:
         node: Its name, or that of its first output.
         operator: Its operator.
-        change: What was done: "scaled" or "shifted".
+        change: What was done: "scaled", "shifted", or "split" in two.
         certificate: The proof.
     """
 
@@ -102,21 +105,26 @@ class _Run:
     ) -> None:
         self.source, self.samples, self.tell = source, samples, tell
         self.weight_steps = weight_steps
-        model = source.model
+        self.refused: list[tuple[str, str]] = []
+        self.made: list[Equalized] = []
+        self.constants: dict[str, Array] = {}
+        self._index()
+
+    def _index(self) -> None:
+        model = self.source.model
         self.graph = Graph(
             model.graph,
             default_opset(model),
             model.ir_version,
-            load=source.load,
+            load=self.source.load,
             types=infer_types(model),
             keep=trained_names(model),
         )
         self.layers = layers(self.graph)
         self.barred: dict[int, str] = {}
-        self.made: list[Equalized] = []
-        self.constants: dict[str, Array] = {}
 
     def result(self) -> EqualizeResult:
+        self._split()
         found = channels(self.graph, self.layers)
         if self.layers:
             self.tell("ranges of channels")
@@ -129,13 +137,48 @@ class _Run:
                 held = np.asarray(self.graph.constant(name))
                 self.graph.add_constant(name, value.astype(held.dtype))
             self.graph.commit(prune=True)
-        refusals = tuple((self._label(index), why) for index, why in self.barred.items())
-        return EqualizeResult(self.source.model, tuple(self.made), refusals, self.source)
+        self.refused += [(self._label(index), why) for index, why in self.barred.items()]
+        made, refused = tuple(self.made), tuple(self.refused)
+        return EqualizeResult(self.source.model, made, refused, self.source)
 
     def _seen(self, layer: Layer) -> Seen:
         weight = self._value(layer.weight)
         peaks = layer.peaks(weight)
         return Seen(peaks, layer.power(weight), weight.size // peaks.size)
+
+    # Outliers ----------------------------------------------------------------------------------
+
+    def _split(self) -> None:
+        """Computes layers in two parts where some of their weights stand out."""
+        graph = self.graph
+        diagonals: dict[int, Diagonal] = {}
+        for index, layer in self.layers.items():
+            found = diagonal(graph, layer, self._value(layer.weight))
+            if found is not None:
+                diagonals[index] = found
+        if not diagonals:
+            return
+        self.tell("looking for outliers")
+        names = (n for i in diagonals for n in (self.layers[i].data, self.layers[i].output))
+        ranges = channel_ranges(self.source, dict.fromkeys(names, 1), self.samples)
+        for index, found in diagonals.items():
+            layer = self.layers[index]
+            given, made = ranges[layer.data], ranges[layer.output]
+            weight = self._value(layer.weight)
+            if not costs_less_apart(layer, weight, found, given, made, self.weight_steps):
+                continue
+            replacement = apart(graph, layer, found)
+            shown = probes(graph, layer.data, (index,), 1, whole=FEW_VALUES)
+            proof = (
+                shown if isinstance(shown, Refusal) else certify_equal(graph, replacement, shown)
+            )
+            if isinstance(proof, Refusal):
+                self.refused.append((self._label(index), proof.reason))
+                continue
+            put_in(graph, replacement, proof)
+            self.made.append(Equalized(self._label(index), "Conv", SPLIT, proof))
+        graph.commit(prune=True)
+        self._index()
 
     # Scales ------------------------------------------------------------------------------------
 
