@@ -20,13 +20,13 @@ from onnxfuse.compression.budget import CHOICES, Option, State, chosen_path
 from onnxfuse.compression.kernel import Kernel, quantized
 from onnxfuse.compression.lower import OPSETS, STORED, Lowered, integer_type, is_known, put_in
 from onnxfuse.compression.measuring import Reference, outputs_of
-from onnxfuse.compression.opsets import raise_opset
 from onnxfuse.compression.result import Compressed, CompressReport, LeftAlone, OutputError
 from onnxfuse.compression.weights import Weight, find_weights, graphs_of
 from onnxfuse.errors import ModelError
 from onnxfuse.hollow import Emptied, hollow, payload_bytes
 from onnxfuse.io.encoding import encode
 from onnxfuse.messages import all_names
+from onnxfuse.opsets import raise_opset
 from onnxfuse.pipeline import names_given, optimize
 from onnxfuse.runtime import RunError
 from onnxfuse.shapes import default_opset

@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxfuse
-from onnxfuse.compression.opsets import raise_opset
 from onnxfuse.hollow import tensors
+from onnxfuse.opsets import raise_opset
 from tests.compression.building import chain
 from tests.compression.definition import run_for
 from tests.lift.building import Builder
