@@ -9,6 +9,8 @@ import click
 
 from onnxfuse.cli.options import json_option, model_argument, quiet_option
 from onnxfuse.cli.output import Written, progress
+from onnxfuse.cli.running import size_option
+from onnxfuse.cli.sampling import FORMS, pixel_options, pixels_of
 
 
 @click.command()
@@ -50,6 +52,14 @@ from onnxfuse.cli.output import Written, progress
     help="Choose bits (2, 4, 8, or float) by weight: outputs may be off by this, relative L2.",
 )
 @click.option(
+    "--calibration",
+    "-c",
+    metavar="DATA",
+    help=f"Samples on which outputs are compared; default: random numbers. {FORMS.capitalize()}",
+)
+@size_option
+@pixel_options
+@click.option(
     "--keep",
     multiple=True,
     metavar="NAME",
@@ -69,6 +79,11 @@ def compress(
     channel_shift: bool,
     scales: Any,
     budget: float | None,
+    calibration: str | None,
+    sizes: tuple[str, ...],
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    bgr: bool,
     keep: tuple[str, ...],
     fold: bool,
     json_path: Path | None,
@@ -80,11 +95,14 @@ def compress(
     """
     from onnxfuse.compression import compress as run
     from onnxfuse.compression.terminal import show_compress
+    from onnxfuse.runtime import parse_sizes
 
     if budget is not None and bits is not None:
         raise click.UsageError("--budget chooses the bits: it goes without --bits")
     target = output or model.parent / f"{model.name.removesuffix('.onnx')}.compressed.onnx"
-    written = Written(target, json_path, models=[model])
+    files = [Path(calibration)] if calibration is not None and Path(calibration).is_file() else []
+    written = Written(target, json_path, *files, models=[model])
+    settled = parse_sizes(sizes)
     with progress(quiet) as tell:
         result = run(
             model,
@@ -94,6 +112,9 @@ def compress(
             channel_shift=channel_shift,
             scales=scales,
             budget=budget,
+            samples=calibration,
+            sizes=settled,
+            pixels=pixels_of(mean, std, bgr),
             keep=keep,
             fold=fold,
             progress=tell,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,29 +10,10 @@ import click
 from onnxfuse.cli.options import json_option, keep_option, model_argument, quiet_option, skip_option
 from onnxfuse.cli.output import Written, progress
 from onnxfuse.cli.running import size_option, threads_option
+from onnxfuse.cli.sampling import FORMS, pixel_options, pixels_of
 
 if TYPE_CHECKING:
     from onnxfuse.quantization import QuantizeResult
-
-
-def _numbers(
-    _: click.Context, parameter: click.Parameter, text: str | None
-) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if not values or not all(map(math.isfinite, values)):
-        raise click.BadParameter(f"{text!r} is not written as 0.485,0.456,0.406 or as 0.5")
-    return values
-
-
-def _channels(name: str, words: str) -> Callable[[Any], Any]:
-    return click.option(
-        name, metavar="NUMBERS", callback=_numbers, help=f"Of images in floats: {words}"
-    )
 
 
 @click.command()
@@ -44,8 +23,7 @@ def _channels(name: str, words: str) -> Callable[[Any], Any]:
     "-c",
     required=True,
     metavar="DATA",
-    help="Samples: a folder of images (or of such, one for each class), .npy files or ONNX test "
-    "data; an .npz or .npy; package.module:factory or path/file.py:factory.",
+    help=f"Samples: {FORMS}",
 )
 @click.option(
     "--evaluation",
@@ -85,9 +63,7 @@ def _channels(name: str, words: str) -> Callable[[Any], Any]:
     help="Compare with the float model, and with int8 of its training form.",
 )
 @size_option
-@_channels("--mean", "what is subtracted from pixels in [0, 1], for each channel or for all.")
-@_channels("--std", "what they are divided by then.")
-@click.option("--bgr", is_flag=True, help="Of images: blue comes first.")
+@pixel_options
 @threads_option
 @json_option
 @quiet_option
@@ -116,7 +92,6 @@ def quantize(
 
     --keep names tensors or nodes that stay float.
     """
-    from onnxfuse.calibration import Pixels
     from onnxfuse.quantization import quantize as run
     from onnxfuse.quantization.terminal import show_quantize
     from onnxfuse.runtime import parse_sizes
@@ -136,7 +111,7 @@ def quantize(
             keep=keep,
             skip=skip,
             sizes=settled,
-            pixels=Pixels(mean or Pixels.mean, std or Pixels.std, bgr),
+            pixels=pixels_of(mean, std, bgr),
             threads=threads,
             equalize=equalize,
             compare=compare,

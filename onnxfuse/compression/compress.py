@@ -16,6 +16,7 @@ from onnx import TensorProto
 
 from onnxfuse import io
 from onnxfuse.affine import Refusal
+from onnxfuse.calibration import Pixels, read_samples
 from onnxfuse.compression.budget import CHOICES, Option, State, chosen_path
 from onnxfuse.compression.kernel import Kernel, quantized
 from onnxfuse.compression.lower import OPSETS, STORED, Lowered, integer_type, is_known, put_in
@@ -28,7 +29,7 @@ from onnxfuse.io.encoding import encode
 from onnxfuse.messages import all_names
 from onnxfuse.opsets import raise_opset
 from onnxfuse.pipeline import names_given, optimize
-from onnxfuse.runtime import RunError
+from onnxfuse.runtime import Feeds, RunError, load_model
 from onnxfuse.shapes import default_opset
 
 BITS = tuple(STORED)
@@ -74,7 +75,9 @@ def compress(
     channel_shift: bool = False,
     scales: Scales = "float16",
     budget: float | None = None,
-    samples: Sequence[Mapping[str, NDArray[Any]]] | None = None,
+    samples: Any = None,
+    sizes: Mapping[str, int] | None = None,
+    pixels: Pixels | None = None,
     keep: Iterable[str] = (),
     fold: bool = True,
     progress: Progress | None = None,
@@ -98,7 +101,10 @@ def compress(
             lose.
         budget: In place of `bits`: the relative L2 error that outputs may have. Each weight gets 2,
             4 or 8 bits, or stays float.
-        samples: Inputs by name, on which outputs are compared; default: one set of random numbers.
+        samples: What outputs are compared on: see `onnxfuse.calibration.read_samples`; default: one
+            set of random numbers.
+        sizes: Extents of symbolic dimensions by name, for images.
+        pixels: What becomes of the pixels of images.
         keep: Weights, or layers, that stay float, by their names in the report.
         fold: Whether to fold the model first, as `optimize` does.
         progress: Called with a word on each step as it begins.
@@ -111,7 +117,7 @@ def compress(
             not there; with a budget, also if the model cannot be run.
         CertificateError: If a fold does not agree with the nodes it replaces.
     """
-    _check(bits, block, scales, budget, samples)
+    _check(bits, block, scales, budget)
     tell = progress or (lambda step: None)
     folded = None
     if fold:
@@ -121,7 +127,11 @@ def compress(
         tell("reading")
         source = io.read(model)
     settings = _Settings(block, zero_point, channel_shift, np.dtype(scales))
-    run = _Run(source, names_given(keep, "keep"), settings, samples, tell)
+    chosen: list[Feeds] | None = None
+    if samples is not None:
+        with load_model(source, source.name) as loaded:
+            chosen = list(read_samples(samples, loaded.inputs, sizes=sizes, pixels=pixels))
+    run = _Run(source, names_given(keep, "keep"), settings, chosen, tell)
     made = run.within(budget) if budget is not None else run.at(bits or 4)
     report = CompressReport(
         compressed=made.compressed,
@@ -147,7 +157,7 @@ def file_bytes(source: io.Source) -> int:
     return encode(skeleton)[0] + sum(payload_bytes(tensor) for tensor, _ in emptied)
 
 
-def _check(bits: int | None, block: int, scales: str, budget: float | None, samples: Any) -> None:
+def _check(bits: int | None, block: int, scales: str, budget: float | None) -> None:
     """Raises ModelError for options that are not among what there is."""
     if bits is not None and bits not in BITS:
         raise ModelError(f"bits is {bits!r}, not one of {', '.join(map(str, BITS))}")
@@ -158,8 +168,6 @@ def _check(bits: int | None, block: int, scales: str, budget: float | None, samp
     if budget is not None and (bits is not None or not 0 <= budget < math.inf):
         what = "goes without bits" if bits is not None else "is no relative error"
         raise ModelError(f"budget {budget!r} {what}")
-    if samples is not None and not len(samples):
-        raise ModelError("samples holds no inputs")
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,22 @@ def test_options_reach_the_report(call, path, tmp_path):
     assert {"second/zero_point", "second/channel_shift", "second/scale", "first"} <= names
 
 
+def test_outputs_are_compared_on_samples(call, tmp_path):
+    out, data = tmp_path / "out.onnx", DIGITS.parent / "digits_test.npz"
+    code, printed, _ = call("compress", DIGITS, "-o", out, "-c", data, "--json", "-")
+    error = json.loads(printed)["error"]
+    assert (code, error["inputs"], error["samples"]) == (0, "given", 445)
+    assert error["relative_l2"] < 0.2
+
+
+def test_samples_are_not_written_over(call, tmp_path):
+    data = tmp_path / "data.npz"
+    data.write_bytes((DIGITS.parent / "digits_test.npz").read_bytes())
+    code, _, err = call("compress", DIGITS, "-o", data, "-c", data)
+    assert code == 2
+    assert "data.npz" in err
+
+
 def test_a_budget_chooses_bits(call, tmp_path):
     out = tmp_path / "out.onnx"
     code, printed, _ = call("compress", DIGITS, "-o", out, "--budget", 0.1, "--json", "-")

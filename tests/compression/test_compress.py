@@ -248,8 +248,8 @@ def test_kept_weights_and_layers_stay(name):
         ({"keep": "first"}, "keep takes a list"),
         ({"budget": 0.1, "bits": 4}, "goes without bits"),
         ({"budget": -1.0}, "no relative error"),
-        ({"samples": []}, "no inputs"),
-        ({"samples": [{"z": np.zeros(1)}]}, "no input 'x'"),
+        ({"samples": []}, "there are no samples"),
+        ({"samples": [{"z": np.zeros(1)}]}, "nothing for input 'x'"),
     ],
 )
 def test_options_that_make_no_sense_are_errors(options, words):
