@@ -1,5 +1,12 @@
-"""Scales of channels moved between layers, exactly, so that eight bits hold them better."""
+"""Models that eight bits hold better, and that compute the same: scales, biases and outliers."""
 
-from onnxfuse.equalization.equalize import Equalized, EqualizeResult, equalize
+from onnxfuse.equalization.equalize import (
+    SCALED,
+    SHIFTED,
+    SPLIT,
+    Equalized,
+    EqualizeResult,
+    equalize,
+)
 
-__all__ = ["EqualizeResult", "Equalized", "equalize"]
+__all__ = ["SCALED", "SHIFTED", "SPLIT", "EqualizeResult", "Equalized", "equalize"]

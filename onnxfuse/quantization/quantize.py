@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ import onnx
 from onnxfuse import io
 from onnxfuse.benchmark import machine
 from onnxfuse.calibration import Pixels, Samples, read_samples
+from onnxfuse.equalization import Equalized
 from onnxfuse.equalization import equalize as equalized_channels
 from onnxfuse.errors import ModelError
 from onnxfuse.pipeline import names_given, optimize
@@ -38,11 +39,12 @@ from onnxfuse.quantization.library import (
     quantized,
 )
 from onnxfuse.quantization.raising import is_half, raised
-from onnxfuse.quantization.report import Quantized, QuantizeReport
+from onnxfuse.quantization.report import Form, Quantized, QuantizeReport
 from onnxfuse.quantization.restoring import restored
 from onnxfuse.report.report import Refused, Report
 from onnxfuse.runtime import Loaded, load_model
 
+_AUDIBLE = 0.5  # decibels
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -140,7 +142,8 @@ def quantize(
             model, skip=skipped, keep=inner, progress=lambda step: tell(step, 0, None)
         )
         prepared = job.prepared(folded.source)
-        best, equalized = prepared, 0
+        best: onnx.ModelProto = prepared
+        equalized: tuple[Equalized, ...] = ()
         if equalize:
             found = equalized_channels(
                 prepared,
@@ -148,7 +151,7 @@ def quantize(
                 weight_bits=count,
                 progress=lambda step: tell(step, 0, None),
             )
-            best, equalized = found.model, len(found.nodes)
+            best, equalized = found.model, found.nodes
         made, left = job.int8(best, samples, recipe)
         source = as_source(made, folded.source)
         report = QuantizeReport(
@@ -179,6 +182,7 @@ def quantize(
                 forms[INT8_FOLDED] = as_source(plain, folded.source)
                 forms[INT8_EQUALIZED] = source
             made_forms, notes = compared(forms, others, threads=threads, tell=tell)
+            notes += _worse(made_forms)
             report = replace(report, forms=tuple(made_forms), notes=(*report.notes, *notes))
     return QuantizeResult(made, report, folded.report, source)
 
@@ -255,6 +259,15 @@ def _operators(model: onnx.ModelProto) -> tuple[Quantized, ...]:
             inputs = [made.get(name) for name in node.input[:2]]
             count[node.op_type] += inputs == ["DequantizeLinear"] * 2
     return tuple(Quantized(name, count[name], total[name]) for name in sorted(total))
+
+
+def _worse(forms: Sequence[Form]) -> list[str]:
+    """What to say where equalization did not help."""
+    snr = {form.name: form.quality.snr for form in forms if form.quality is not None}
+    plain, equalized = snr.get(INT8_FOLDED), snr.get(INT8_EQUALIZED)
+    if plain is None or equalized is None or equalized >= plain - _AUDIBLE:
+        return []
+    return [f"without equalization (--no-equalize) it is {plain - equalized:.1f} dB nearer"]
 
 
 def _notes(loaded: Loaded) -> list[str]:

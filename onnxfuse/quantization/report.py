@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from onnxfuse.benchmark.result import Interval
+from onnxfuse.equalization import Equalized
 from onnxfuse.report.report import Refused
 from onnxfuse.serial import to_json
 
@@ -72,7 +73,8 @@ class QuantizeReport:
         forms: The model in each form, the float one first; empty where nothing was compared.
         operators: Nodes with weights, by operator, and how many of them compute in int8.
         left: Nodes that stay float, and why.
-        equalized: How many nodes compute with other scales of channels than before, each proved.
+        equalized: The nodes that were changed first, each with its proof: layers in two parts, and
+            nodes with other scales of channels or other biases.
         method: How ranges follow from samples.
         weight_bits: 7 or 8.
         weight_bits_reason: Why.
@@ -89,7 +91,7 @@ class QuantizeReport:
     forms: tuple[Form, ...]
     operators: tuple[Quantized, ...]
     left: tuple[Refused, ...]
-    equalized: int
+    equalized: tuple[Equalized, ...]
     method: str
     weight_bits: int
     weight_bits_reason: str

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from onnxfuse.benchmark.terminal import number, speedup
+from onnxfuse.equalization import SCALED, SHIFTED, SPLIT, Equalized
 from onnxfuse.quantization.report import Form, QuantizeReport
 from onnxfuse.report.markup import escape
 
@@ -84,12 +87,25 @@ def _made(report: QuantizeReport) -> list[str]:
     lines = [
         f"in int8: {counts or 'no layer with a weight'}; calibrated with {runs} of "
         f"{report.calibration} ({report.method})",
-        f"channels equalized at {report.equalized} nodes, each proved in float64",
+        *_equalized(report.equalized),
         f"weights of {report.weight_bits} bits: {report.weight_bits_reason}",
     ]
-    if not report.equalized:
-        del lines[1]
     lines += [f"{r.operator} {r.node} stays float: {r.reason}" for r in report.left[:MOST_LEFT]]
     if len(report.left) > MOST_LEFT:
         lines.append(f"and {len(report.left) - MOST_LEFT} more (--json lists all)")
     return lines
+
+
+def _equalized(nodes: Sequence[Equalized]) -> list[str]:
+    """What was changed in front of the quantizer, if anything was."""
+    if not nodes:
+        return []
+    count = Counter(node.change for node in nodes)
+    words = (
+        (SPLIT, "layers in two parts"),
+        (SCALED, "nodes with other scales of channels"),
+        (SHIFTED, "nodes with other biases"),
+    )
+    parts = ", ".join(f"{count[change]} {what}" for change, what in words if count[change])
+    worst = max(node.certificate.error for node in nodes)
+    return [f"equalized: {parts}; each proved in float64 (largest difference {worst:.1e})"]
