@@ -51,7 +51,7 @@ def channel_ranges(
         tell: Called with how many samples are done.
 
     Raises:
-        ModelError: There are no samples, or a tensor is not finite on one of them.
+        ModelError: There are no samples, all are empty, or a tensor is not finite on one of them.
         RunError: The model does not run on them.
     """
     watched = onnx.ModelProto()
@@ -59,19 +59,28 @@ def channel_ranges(
     given = {value.name for value in watched.graph.output}
     watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in axes.keys() - given)
     seen: dict[str, Range] = {}
+    counts = dict.fromkeys(axes, 0)
     done = 0
     with load_model(replace(source, model=watched)) as loaded:
         session = open_session(loaded, _PROVIDER)
         for feeds in samples:
             for name, value in zip(axes, session.run(feeds, list(axes)), strict=True):
+                if not value.size:  # an image without objects
+                    nothing = np.zeros(value.shape[axes[name]])
+                    seen.setdefault(name, Range(nothing, nothing, nothing))
+                    continue
                 found = _range(value.astype(np.float64), axes[name])
                 if not np.all(np.isfinite(found.power)):
                     raise ModelError(f"{source.name}: {name!r} is not finite on a sample")
-                seen[name] = _joined(seen[name], found, done) if done else found
+                count = counts[name]
+                seen[name] = _joined(seen[name], found, count) if count else found
+                counts[name] += 1
             done += 1
             tell(done)
     if not done:
         raise ModelError("there are no samples to calibrate with")
+    if counts and not any(counts.values()):
+        raise ModelError("the samples to calibrate with are empty")
     return seen
 
 
