@@ -151,6 +151,7 @@ class _Run:
             scales = balanced(
                 found.count, costs.activations, costs.weights, weight_steps=self.weight_steps
             )
+            scales = scales**costs.trust
             changes = {
                 name: Change(found.axes[name], scales[groups], np.zeros(len(groups)))
                 for name, groups in found.groups.items()

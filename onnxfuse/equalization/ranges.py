@@ -25,15 +25,25 @@ class Range:
         smallest: The smallest number in each, (C,).
         largest: The largest, (C,).
         power: The mean of its squares, (C,).
+        mean: The mean, (C,).
+        count: How many values of each channel were seen.
     """
 
     smallest: Array
     largest: Array
     power: Array
+    mean: Array
+    count: int
 
     def scaled(self, scale: Array) -> Range:
         """The range of the tensor with its channels scaled, (C,)."""
-        return Range(self.smallest * scale, self.largest * scale, self.power * scale**2)
+        return Range(
+            smallest=self.smallest * scale,
+            largest=self.largest * scale,
+            power=self.power * scale**2,
+            mean=self.mean * scale,
+            count=self.count,
+        )
 
 
 def channel_ranges(
@@ -67,7 +77,7 @@ def channel_ranges(
             for name, value in zip(axes, session.run(feeds, list(axes)), strict=True):
                 if not value.size:  # an image without objects
                     nothing = np.zeros(value.shape[axes[name]])
-                    seen.setdefault(name, Range(nothing, nothing, nothing))
+                    seen.setdefault(name, Range(nothing, nothing, nothing, nothing, 0))
                     continue
                 found = _range(value.astype(np.float64), axes[name])
                 if not np.all(np.isfinite(found.power)):
@@ -90,6 +100,8 @@ def _range(value: Array, axis: int) -> Range:
         smallest=np.min(value, axis=others),
         largest=np.max(value, axis=others),
         power=np.mean(np.square(value), axis=others),
+        mean=np.mean(value, axis=others),
+        count=value.size // value.shape[axis],
     )
 
 
@@ -99,4 +111,6 @@ def _joined(before: Range, now: Range, count: int) -> Range:
         smallest=np.minimum(before.smallest, now.smallest),
         largest=np.maximum(before.largest, now.largest),
         power=before.power + (now.power - before.power) / (count + 1),
+        mean=before.mean + (now.mean - before.mean) / (count + 1),
+        count=before.count + now.count,
     )

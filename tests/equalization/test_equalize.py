@@ -297,7 +297,7 @@ def test_samples_that_are_not_finite():
 def test_channels_of_different_sizes_become_alike():
     """What is quantized with one step uses more of it in every channel."""
     model = between(THROUGH["Relu"])
-    result = equalized(model, n=2)
+    result = equalized(model, n=16)
     inner = next(node.output[0] for node in model.graph.node if node.op_type == "Relu")
 
     def spread(given: onnx.ModelProto) -> float:
