@@ -43,8 +43,19 @@ class Change:
 
     def of(self, value: NDArray[Any]) -> Array:
         """The tensor, changed."""
+        return self.scaled(value) + self._along(self.shift, value)
+
+    def scaled(self, value: NDArray[Any]) -> Array:
+        """The tensor in front of the shift."""
+        return np.asarray(value * self._along(self.scale, value))
+
+    def reached(self, value: NDArray[Any]) -> Array:
+        """Random numbers of a tensor, as large as one has to be for such a shift to be of use."""
+        return np.asarray(value * self._along(np.maximum(np.abs(self.shift), 1.0), value))
+
+    def _along(self, numbers: Array, value: NDArray[Any]) -> Array:
         shape = [-1 if axis == self.axis else 1 for axis in range(value.ndim)]
-        return np.asarray(value * self.scale.reshape(shape) + self.shift.reshape(shape))
+        return numbers.reshape(shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +104,8 @@ def certify_changed(
         limits: Between what tensors always are; where the node makes one, it is held to that.
 
     Returns:
-        The certificate, whose error is relative to the largest value of each channel; or why there
-        is none.
+        The certificate, whose error is relative to the largest value of each channel, in front of a
+        shift or behind it; or why there is none.
 
     Raises:
         CertificateError: They differ by more than 1e-10, or the node leaves a limit.
@@ -109,14 +120,17 @@ def certify_changed(
     old = {n: np.asarray(graph.constant(n)) for n in node.input if n and graph.is_constant(n)}
     worst = 0.0
     for probe in given:
-        held = {n: limits[n].within(v) if n in limits else v for n, v in probe.items()}
+        large = {n: changes[n].reached(v) if n in changes else v for n, v in probe.items()}
+        held = {n: limits[n].within(v) if n in limits else v for n, v in large.items()}
         moved = {n: changes[n].of(v) if n in changes else v for n, v in held.items()}
         expected = evaluate([node], {**old, **before, **held}, graph.opset)
         actual = evaluate([node], {**old, **before, **after, **moved}, graph.opset)
         for name in filter(None, node.output):
             change = changes.get(name)
             wanted = expected[name] if change is None else change.of(expected[name])
-            worst = max(worst, _off(actual[name], wanted, 1 if change is None else change.axis))
+            parts = wanted if change is None else change.scaled(expected[name])
+            axis = 1 if change is None else change.axis
+            worst = max(worst, _off(actual[name], wanted, parts, axis))
             if name in limits and not limits[name].holds(expected[name]):
                 raise CertificateError(f"{label!r} goes beyond what was proved of it")
     if not worst <= TOLERANCE:
@@ -127,12 +141,16 @@ def certify_changed(
     return Certificate(worst, tuple(value.shape for probe in given for value in probe.values()))
 
 
-def _off(actual: NDArray[Any], wanted: NDArray[Any], axis: int) -> float:
-    """The largest difference, relative to the largest value of its channel."""
-    if actual.shape != wanted.shape or not np.all(np.isfinite(wanted)):
+def _off(actual: NDArray[Any], wanted: NDArray[Any], parts: NDArray[Any], axis: int) -> float:
+    """The largest difference, relative to the largest value of its channel, or of its terms.
+
+    What a shift leaves of a channel that is almost constant is as exact as the constant was.
+    """
+    if actual.shape != wanted.shape or not np.all(np.isfinite(actual) & np.isfinite(wanted)):
         return float("inf")
     others = tuple(set(range(wanted.ndim)) - {axis})
-    off, size = (_largest(value, others) for value in (actual - wanted, wanted))
+    off, size, term = (_largest(value, others) for value in (actual - wanted, wanted, parts))
+    size = np.maximum(size, term)
     return float(np.max(off / np.where(size > 0, size, 1.0), initial=0.0))
 
 

@@ -21,6 +21,7 @@ from onnxfuse.equalization.lanes import Channels, channels
 from onnxfuse.equalization.layers import Layer, layers
 from onnxfuse.equalization.outliers import Diagonal, apart, costs_less_apart, diagonal
 from onnxfuse.equalization.ranges import Range, channel_ranges
+from onnxfuse.errors import ModelError
 from onnxfuse.graph import Graph
 from onnxfuse.messages import operator, trained_names
 from onnxfuse.rewrites.probes import probes
@@ -86,13 +87,15 @@ def equalize(
     Args:
         model: What `onnxfuse.optimize` takes.
         samples: Inputs of the model, by name.
-        weight_bits: How many bits a weight will have.
+        weight_bits: How many bits a weight will have; 2 or more.
         progress: Called with a word on each step as it begins.
 
     Raises:
-        ModelError: The model or the samples cannot be used.
+        ModelError: The model or the samples cannot be used, or a weight has less than 2 bits.
         CertificateError: A node does not agree with what it was.
     """
+    if weight_bits < 2:
+        raise ModelError(f"a weight of {weight_bits} bits has no steps")
     tell = progress or (lambda step: None)
     return _Run(io.read(model), samples, 2 ** (weight_bits - 1) - 1, tell).result()
 
@@ -191,6 +194,7 @@ class _Run:
             scales = balanced(
                 found.count, costs.activations, costs.weights, weight_steps=self.weight_steps
             )
+            scales = scales**costs.trust
             changes = {
                 name: Change(found.axes[name], scales[groups], np.zeros(len(groups)))
                 for name, groups in found.groups.items()

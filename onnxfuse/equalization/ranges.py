@@ -25,15 +25,25 @@ class Range:
         smallest: The smallest number in each, (C,).
         largest: The largest, (C,).
         power: The mean of its squares, (C,).
+        mean: The mean, (C,).
+        count: How many values of each channel were seen.
     """
 
     smallest: Array
     largest: Array
     power: Array
+    mean: Array
+    count: int
 
     def scaled(self, scale: Array) -> Range:
         """The range of the tensor with its channels scaled, (C,)."""
-        return Range(self.smallest * scale, self.largest * scale, self.power * scale**2)
+        return Range(
+            smallest=self.smallest * scale,
+            largest=self.largest * scale,
+            power=self.power * scale**2,
+            mean=self.mean * scale,
+            count=self.count,
+        )
 
 
 def channel_ranges(
@@ -51,7 +61,7 @@ def channel_ranges(
         tell: Called with how many samples are done.
 
     Raises:
-        ModelError: There are no samples, or a tensor is not finite on one of them.
+        ModelError: There are no samples, all are empty, or a tensor is not finite on one of them.
         RunError: The model does not run on them.
     """
     watched = onnx.ModelProto()
@@ -59,19 +69,28 @@ def channel_ranges(
     given = {value.name for value in watched.graph.output}
     watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in axes.keys() - given)
     seen: dict[str, Range] = {}
+    counts = dict.fromkeys(axes, 0)
     done = 0
     with load_model(replace(source, model=watched)) as loaded:
         session = open_session(loaded, _PROVIDER)
         for feeds in samples:
             for name, value in zip(axes, session.run(feeds, list(axes)), strict=True):
+                if not value.size:  # an image without objects
+                    nothing = np.zeros(value.shape[axes[name]])
+                    seen.setdefault(name, Range(nothing, nothing, nothing, nothing, 0))
+                    continue
                 found = _range(value.astype(np.float64), axes[name])
                 if not np.all(np.isfinite(found.power)):
                     raise ModelError(f"{source.name}: {name!r} is not finite on a sample")
-                seen[name] = _joined(seen[name], found, done) if done else found
+                count = counts[name]
+                seen[name] = _joined(seen[name], found, count) if count else found
+                counts[name] += 1
             done += 1
             tell(done)
     if not done:
         raise ModelError("there are no samples to calibrate with")
+    if counts and not any(counts.values()):
+        raise ModelError("the samples to calibrate with are empty")
     return seen
 
 
@@ -81,6 +100,8 @@ def _range(value: Array, axis: int) -> Range:
         smallest=np.min(value, axis=others),
         largest=np.max(value, axis=others),
         power=np.mean(np.square(value), axis=others),
+        mean=np.mean(value, axis=others),
+        count=value.size // value.shape[axis],
     )
 
 
@@ -90,4 +111,6 @@ def _joined(before: Range, now: Range, count: int) -> Range:
         smallest=np.minimum(before.smallest, now.smallest),
         largest=np.maximum(before.largest, now.largest),
         power=before.power + (now.power - before.power) / (count + 1),
+        mean=before.mean + (now.mean - before.mean) / (count + 1),
+        count=before.count + now.count,
     )

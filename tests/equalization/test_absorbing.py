@@ -190,3 +190,22 @@ def test_absorbed_biases_are_what_the_next_layer_gets():
     moved = HIGH * scale - new["b"]
     taken = np.einsum("oihw,i->o", new["v"], moved)
     np.testing.assert_allclose(new["a"], taken, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e-9, 1e-15, 0.0])
+def test_channels_that_are_almost_constant(size):
+    """What a shift leaves of them is of the size of roundings."""
+    b = Builder()
+    weight = b.values(C, 3, 1, 1)
+    weight[::2] *= size
+    y = b.op("Conv", b.input(1, 3, 8, 8), b.constant(weight), b.constant(30 + b.values(C)))
+    assert shifted(equalized(b.model(last(b, y)))) == ["Conv", "Conv"]
+
+
+@pytest.mark.parametrize("size", [1e3, 1e7, 1e9])
+def test_biases_of_any_size(size):
+    """With W c in the next bias, what is random beside it is of the size of roundings."""
+    b = Builder()
+    names = b.random(C, 3, 1, 1), b.constant(size + b.values(C))
+    y = b.op("Conv", b.input(1, 3, 8, 8), *names)
+    assert shifted(equalized(b.model(last(b, y)))) == ["Conv", "Conv"]

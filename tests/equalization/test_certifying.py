@@ -125,3 +125,10 @@ def test_what_cannot_be_evaluated_is_refused():
 )
 def test_digits_in_half_precision(value, like, kept):
     assert keeps_digits(np.array([value]), np.array([like], np.float16)) == kept
+
+
+def test_what_is_not_a_number_is_no_proof():
+    graph, changes, after = scaled(BEFORE, BEHIND)
+    after["w"][0, 0, 0, 0] = np.nan
+    with pytest.raises(CertificateError, match="by inf"):
+        certify_changed(graph, 0, changes, {}, after)

@@ -265,6 +265,28 @@ def test_no_samples():
         equalize(between(THROUGH["Relu"]), [])
 
 
+def test_samples_that_are_empty():
+    model = between(THROUGH["Relu"])
+    empty = {"x": np.zeros((0, 3, 8, 8), np.float32)}
+    with pytest.raises(ModelError, match="are empty"):
+        equalize(model, [empty, empty])
+
+
+def test_a_sample_that_is_empty_beside_others():
+    model = between(THROUGH["Relu"])
+    empty = {"x": np.zeros((0, 3, 8, 8), np.float32)}
+    usual = samples(model, n=2)
+    made = [equalize(model, given) for given in (usual, [empty, *usual, empty])]
+    assert made[0].model == made[1].model
+
+
+@pytest.mark.parametrize("bits", [1, 0, -3])
+def test_weights_without_steps(bits):
+    model = between(THROUGH["Relu"])
+    with pytest.raises(ModelError, match=f"{bits} bits"):
+        equalize(model, samples(model), weight_bits=bits)
+
+
 def test_samples_that_are_not_finite():
     model = between(THROUGH["Relu"])
     bad = {"x": np.full((1, 3, 8, 8), np.inf, np.float32)}
@@ -275,7 +297,7 @@ def test_samples_that_are_not_finite():
 def test_channels_of_different_sizes_become_alike():
     """What is quantized with one step uses more of it in every channel."""
     model = between(THROUGH["Relu"])
-    result = equalized(model, n=2)
+    result = equalized(model, n=16)
     inner = next(node.output[0] for node in model.graph.node if node.op_type == "Relu")
 
     def spread(given: onnx.ModelProto) -> float:
