@@ -28,7 +28,8 @@ ACTIVATION_STEPS = 255
 LASTING = 10.0
 """A weight's rounding is the same at every pixel of every image, and does not average out as those
 of activations do. On the networks in models/ 10 gave less noise than 1, 3 or 30."""
-_ROUNDS = 150
+_ROUNDS, _FEWEST = 150, 30
+_TERMS = 1 << 16  # terms of the cost, over all rounds: about ten seconds
 _RATE, _DECAY, _SQUARES, _TINY = 0.1, 0.9, 0.99, 1e-12
 _DOUBLINGS = 4  # the 16-norm stands for a maximum, so that more than one channel moves
 _FARTHEST = 7.0  # of a logarithm from 0
@@ -83,7 +84,8 @@ def balanced(
     logs, best = np.zeros(count), np.zeros(count)
     mean, square = np.zeros(count), np.zeros(count)
     least = np.inf
-    for number in range(1, _ROUNDS + 1):
+    rounds = min(_ROUNDS, max(_FEWEST, _TERMS // max(1, len(activations) + len(weights))))
+    for number in range(1, rounds + 1):
         cost, slope = 0.0, np.zeros(count)
         for tensor in activations:
             cost += _rounding(tensor, logs, slope)
@@ -99,7 +101,7 @@ def balanced(
         square = _SQUARES * square + (1 - _SQUARES) * slope**2
         direction = mean / (1 - _DECAY**number)
         size = np.sqrt(square / (1 - _SQUARES**number)) + _TINY
-        rate = _RATE * (1 - number / _ROUNDS)
+        rate = _RATE * (1 - number / rounds)
         logs = np.clip(logs - rate * direction / size, -_FARTHEST, _FARTHEST)
     return np.exp(best)
 
