@@ -242,13 +242,18 @@ def test_kept_weights_and_layers_stay(name):
     ("options", "words"),
     [
         ({"bits": 5}, "bits is 5"),
+        ({"bits": 4.0}, "bits is 4.0"),
         ({"block": 33}, "block is 33"),
+        ({"block": None}, "block is None"),
         ({"scales": "float64"}, "scales is 'float64'"),
         ({"keep": ["nowhere"]}, "no weight and no layer is named 'nowhere'"),
         ({"keep": "first"}, "keep takes a list"),
         ({"budget": 0.1, "bits": 4}, "goes without bits"),
         ({"budget": -1.0}, "no relative error"),
+        ({"budget": "0.1"}, "no relative error"),
         ({"samples": []}, "no inputs"),
+        ({"samples": {"x": np.zeros(1)}}, "takes a list of inputs"),
+        ({"samples": [np.zeros(1)]}, "takes a list of inputs"),
         ({"samples": [{"z": np.zeros(1)}]}, "no input 'x'"),
     ],
 )
