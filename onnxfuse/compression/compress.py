@@ -86,6 +86,8 @@ def compress(
     2019). The file holds ONNX's DequantizeLinear with blocks, which any runtime of that opset runs:
     21 (25 for 2 bits); older models are raised to it. ONNX Runtime computes the weights in each
     run; or once, when it loads the model, with the session option session.disable_quant_qdq=1.
+    Without it, it may round what goes into a MatMul or Gemm to 8 bits (MatMulNBits); errors are
+    measured that way.
 
     Args:
         model: A path, an onnx.ModelProto, an onnx_graphsurgeon.Graph or a torch.onnx.ONNXProgram.
