@@ -15,12 +15,11 @@ from onnx import AttributeProto, version_converter
 from onnxfuse.errors import ModelError
 from onnxfuse.hollow import HOLDING, hollow, is_external
 from onnxfuse.io.files import one_line
+from onnxfuse.meanings import Mender, drop_masks, refusals
 from onnxfuse.messages import all_names, attributes, bodies, operator
 from onnxfuse.shapes import default_opset, schema
 
 _STANDARD = ("", "ai.onnx")
-_REGROUPED = 21
-"""The opset from which GroupNormalization takes numbers per channel, not per group."""
 
 
 def raise_opset(model: onnx.ModelProto, opset: int, why: str) -> None:
@@ -44,6 +43,7 @@ def raise_opset(model: onnx.ModelProto, opset: int, why: str) -> None:
         )
     if own < opset:
         _check_convertible(model, opset, where)
+        drop_masks(model.graph, own)
         skeleton = _weightless(model)
         try:
             converted = version_converter.convert_version(skeleton, opset)
@@ -74,11 +74,8 @@ def _check_convertible(model: onnx.ModelProto, opset: int, where: str) -> None:
                     f"{where}, and cannot be raised: {node.op_type} in its function "
                     f"'{function.name}' is another one there"
                 )
-    for node in _nodes(model.graph.node):
-        if operator(node) == "GroupNormalization" and own < _REGROUPED <= opset:
-            raise ModelError(
-                f"{where}, and cannot be raised: GroupNormalization takes other numbers there"
-            )
+    for reason in refusals(model.graph, own, opset):
+        raise ModelError(f"{where}, and cannot be raised: {reason}")
 
 
 def _since(node: onnx.NodeProto, version: int) -> int:
@@ -119,6 +116,13 @@ def _weightless(model: onnx.ModelProto) -> onnx.ModelProto:
                     )
                 )
             del graph.initializer[index]
+        for sparse in graph.sparse_initializer:  # the converter has none
+            values = sparse.values
+            info = onnx.helper.make_tensor_value_info(
+                values.name, values.data_type, list(sparse.dims)
+            )
+            copy.graph.input.append(info)
+        del graph.sparse_initializer[:]
         for node in graph.node:
             node.domain = "" if node.domain in _STANDARD else node.domain
             pending.extend(bodies(node))
@@ -130,7 +134,7 @@ class _Merge:
 
     def __init__(self, model: onnx.ModelProto, own: int) -> None:
         self.names = set(all_names(model.graph))
-        self.asymmetric = own < 11
+        self.mender = Mender(model, own, self._unique)
 
     def graph(self, graph: onnx.GraphProto, converted: onnx.GraphProto) -> None:
         """Changes the nodes of a graph, and of its bodies, to those of the converted one."""
@@ -146,7 +150,7 @@ class _Merge:
             own = mine.get(outputs) if outputs else next(silent)
             if own is None and node.name:
                 node.name = self._unique(node.name)
-            kept.append(node if own is None else self._merged(own, node))
+            kept.extend([node] if own is None else self._merged(own, node))
         lost = {name for outputs in mine for name in outputs}
         lost -= {name for node in kept for name in node.output}
         if lost:
@@ -176,8 +180,8 @@ class _Merge:
         self.names.add(name)
         return name
 
-    def _merged(self, own: onnx.NodeProto, converted: onnx.NodeProto) -> onnx.NodeProto:
-        """The node as it was, with what the converter changed in it."""
+    def _merged(self, own: onnx.NodeProto, converted: onnx.NodeProto) -> list[onnx.NodeProto]:
+        """The node as it was, with what the converter changed in it, and had to."""
         mine, new = attributes(own), attributes(converted)
         node = _copy(own)
         if not _is_same(own, converted):
@@ -188,13 +192,11 @@ class _Merge:
             for name, attribute in new.items():
                 is_mine = name in mine and attribute.type in HOLDING
                 node.attribute.append(mine[name] if is_mine else attribute)
-            if self.asymmetric and operator(node) == "Resize":
-                _mend(node)
         now = attributes(node)
         for name, attribute in new.items():
             if attribute.type == AttributeProto.GRAPH:
                 self.graph(now[name].g, attribute.g)
-        return node
+        return self.mender.mended(own, node)
 
 
 def _is_same(own: onnx.NodeProto, converted: onnx.NodeProto) -> bool:
@@ -217,17 +219,6 @@ def _settings(node: onnx.NodeProto) -> dict[str, bytes]:
             bare.ClearField("doc_string")
         found[attribute.name] = bare.SerializeToString(deterministic=True)
     return found
-
-
-def _mend(node: onnx.NodeProto) -> None:
-    """A Resize as Upsample and Resize before opset 11 computed: without half a pixel, rounded down.
-
-    The converter leaves the new attributes at their defaults, which mean something else.
-    """
-    settings = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-    for name, value in settings.items():
-        if name not in attributes(node):
-            node.attribute.append(onnx.helper.make_attribute(name, value))
 
 
 def _copy(node: onnx.NodeProto) -> onnx.NodeProto:

@@ -53,6 +53,9 @@ def image(*shape):
 
 
 SCALES = np.array([1, 1, 2, 3], np.float32)
+SMALLER = np.array([1, 1, 0.7, 0.6], np.float32)
+HALF = np.array([1, 1, 0.5, 3], np.float32)
+PADS = [0, 0, 1, 0, 0, 0, 2, 1]
 CHANGED = {
     "Upsample-linear": (9, lambda b, x: b.op("Upsample", x, b.constant(SCALES), mode="linear")),
     "Upsample-nearest": (9, lambda b, x: b.op("Upsample", x, b.constant(SCALES), mode="nearest")),
@@ -75,6 +78,12 @@ CHANGED = {
     "Cast": (9, lambda b, x: b.op("Cast", b.op("Cast", x, to=TensorProto.INT32), to=1)),
     "AveragePool": (9, lambda b, x: b.op("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])),
     "Flatten": (7, lambda b, x: b.op("Flatten", x, axis=1)),
+    "Hardmax": (11, lambda b, x: b.op("Hardmax", x)),
+    "Hardmax-2": (9, lambda b, x: b.op("Hardmax", x, axis=2)),
+    "Hardmax-last": (11, lambda b, x: b.op("Hardmax", x, axis=-1)),
+    "Pad-edge": (9, lambda b, x: b.op("Pad", x, pads=PADS, mode="edge", value=0.5)),
+    "Resize-smaller": (10, lambda b, x: b.op("Resize", x, b.constant(SMALLER))),
+    "Resize-half": (10, lambda b, x: b.op("Resize", x, b.constant(HALF))),
     "Gelu-like": (13, lambda b, x: b.op("Mul", x, b.op("Erf", x))),
 }
 
@@ -209,6 +218,85 @@ def test_refuses_group_normalization_of_older_meaning():
     model = b.model(b.op("GroupNormalization", x, b.random(2), b.random(2), num_groups=2))
     with pytest.raises(onnxfuse.ModelError, match=r"opset 21.*18.*GroupNormalization"):
         raised(model)
+
+
+def test_refuses_a_resize_that_rounds_up_and_down():
+    b = Builder(10)
+    scales = b.constant(np.array([1, 1, 0.6, 1.5], np.float32))
+    model = b.model(b.op("Resize", b.input(1, 4, 5, 5), scales))
+    with pytest.raises(onnxfuse.ModelError, match="Resize rounds up along one axis"):
+        raised(model)
+
+
+def test_refuses_batch_normalization_that_trains():
+    model = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("BatchNormalization", ["x", *"abcd"], ["y", "c", "d"])],
+            "g",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3])]
+            + [helper.make_tensor_value_info(name, TensorProto.FLOAT, [3]) for name in "abcd"],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 3])],
+        ),
+        opset_imports=[helper.make_opsetid("", 9)],
+    )
+    with pytest.raises(onnxfuse.ModelError, match="BatchNormalization trains"):
+        raised(model)
+
+
+def dropping(reads_mask):
+    """A Dropout with a mask, which is float before opset 10, and its type in the file."""
+    b = Builder(9)
+    dropped, mask = b.ops("Dropout", b.input(3, 4), outputs=2, ratio=0.3)
+    y = b.op("Add", dropped, mask) if reads_mask else b.op("Relu", dropped)
+    model = b.model(y)
+    info = helper.make_tensor_value_info(mask, TensorProto.FLOAT, [3, 4])
+    model.graph.value_info.append(info)
+    return model
+
+
+def test_a_mask_of_dropout_that_nothing_reads_goes():
+    new = assert_same(dropping(False), image(3, 4))
+    assert not new.graph.value_info
+
+
+def test_refuses_a_mask_of_dropout_that_is_read():
+    with pytest.raises(onnxfuse.ModelError, match="mask of Dropout is another one"):
+        raised(dropping(True))
+
+
+NEWER = {
+    "GroupNormalization": (
+        21,
+        lambda b, x: b.op("GroupNormalization", x, b.random(4), b.random(4), num_groups=2),
+    ),
+    "mask": (12, lambda b, x: b.op("Where", b.ops("Dropout", x, outputs=2)[1], x, x)),
+    "Hardmax": (13, lambda b, x: b.op("Hardmax", x, axis=1)),
+}
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_what_means_the_same_already_is_raised(name):
+    own, make = NEWER[name]
+    b = Builder(own)
+    model = b.model(make(b, b.input(2, 4, 5, 6)))
+    kind = helper.make_tensor_type_proto(TensorProto.FLOAT, [2, 4, 5, 6])
+    model.graph.output[0].type.CopyFrom(kind)  # onnx infers none for GroupNormalization
+    new = assert_same(model, image(2, 4, 5, 6), 25)
+    assert len(new.graph.node) <= 2
+
+
+def test_sparse_initializers_stay():
+    b = Builder(11)
+    y = b.op("MatMul", b.op("Softmax", b.input(2, 3, 4), axis=1), "s")
+    model = b.model(y)
+    values = numpy_helper.from_array(np.array([2, 3], np.float32), "s")
+    indices = numpy_helper.from_array(np.array([1, 7]), "i")
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [4, 5]))
+    new = raised(model)
+    assert new.graph.sparse_initializer == model.graph.sparse_initializer
+    names = [output.name for output in model.graph.output]
+    before, after = (run_for(m, names, image(2, 3, 4), False) for m in (model, new))
+    assert np.array_equal(before[0], after[0])
 
 
 def test_refuses_functions_whose_operators_changed():

@@ -20,7 +20,7 @@ from onnxfuse.calibration import Pixels, read_samples
 from onnxfuse.compression.budget import CHOICES, Option, State, chosen_path
 from onnxfuse.compression.kernel import Kernel, quantized
 from onnxfuse.compression.lower import OPSETS, STORED, Lowered, integer_type, is_known, put_in
-from onnxfuse.compression.measuring import Reference, outputs_of
+from onnxfuse.compression.measuring import Reference, outputs_of, runs_opset
 from onnxfuse.compression.result import Compressed, CompressReport, LeftAlone, OutputError
 from onnxfuse.compression.weights import Weight, find_weights, graphs_of
 from onnxfuse.errors import ModelError
@@ -89,6 +89,8 @@ def compress(
     2019). The file holds ONNX's DequantizeLinear with blocks, which any runtime of that opset runs:
     21 (25 for 2 bits); older models are raised to it. ONNX Runtime computes the weights in each
     run; or once, when it loads the model, with the session option session.disable_quant_qdq=1.
+    Without it, it may round what goes into a MatMul or Gemm to 8 bits (MatMulNBits); errors are
+    measured that way.
 
     Args:
         model: A path, an onnx.ModelProto, an onnx_graphsurgeon.Graph or a torch.onnx.ONNXProgram.
@@ -159,15 +161,17 @@ def file_bytes(source: io.Source) -> int:
 
 def _check(bits: int | None, block: int, scales: str, budget: float | None) -> None:
     """Raises ModelError for options that are not among what there is."""
-    if bits is not None and bits not in BITS:
-        raise ModelError(f"bits is {bits!r}, not one of {', '.join(map(str, BITS))}")
-    if block not in BLOCKS:
-        raise ModelError(f"block is {block!r}, not one of {', '.join(map(str, BLOCKS))}")
+    for name, value, choices in (("bits", bits, BITS), ("block", block, BLOCKS)):
+        is_default = name == "bits" and value is None
+        if not is_default and not (isinstance(value, int) and value in choices):
+            raise ModelError(f"{name} is {value!r}, not one of {', '.join(map(str, choices))}")
     if scales not in ("float16", "float32"):
         raise ModelError(f"scales is {scales!r}, not float16 or float32")
-    if budget is not None and (bits is not None or not 0 <= budget < math.inf):
-        what = "goes without bits" if bits is not None else "is no relative error"
-        raise ModelError(f"budget {budget!r} {what}")
+    if budget is not None:
+        if bits is not None:
+            raise ModelError(f"budget {budget!r} goes without bits")
+        if not isinstance(budget, (int, float)) or not 0 <= budget < math.inf:
+            raise ModelError(f"budget {budget!r} is no relative error")
 
 
 @dataclass(frozen=True)
@@ -203,7 +207,7 @@ class _Run:
         self.source, self.settings, self.tell = source, settings, tell
         self.weights, self.left = find_weights(source.model, keep)
         self.reference = self._referred(samples)
-        self.changes: dict[int, float | None] = {}
+        self.changes: dict[int, float] = {}
 
     def at(self, bits: int) -> _Made:
         """The model with all weights in so many bits."""
@@ -220,6 +224,8 @@ class _Run:
 
     def within(self, budget: float) -> _Made:
         """The model with bits of each weight chosen, so that its outputs stay within an error."""
+        if not self.weights:
+            return self._made({})
         if isinstance(self.reference, str):
             raise ModelError(f"a budget needs a model that can be run: {self.reference}")
         inner = [weight for weight in self.weights if weight.place]
@@ -241,7 +247,10 @@ class _Run:
         chosen = [(w, k) for w, k in zip(weights, kernels, strict=True) if k]
         options = [_options(weight, found) for weight, found in chosen]
         own = [weight for weight, _ in chosen]
-        path = chosen_path(self.source, self.reference, own, options, budget, self.tell)
+        try:
+            path = chosen_path(self.source, self.reference, own, options, budget, self.tell)
+        except RunError as error:
+            raise ModelError(f"a budget needs outputs that can be compared: {error}") from error
         for state in path:
             made = self._made(self._picked(chosen, options, state))
             if made.compressed and isinstance(made.error, str):
@@ -334,19 +343,23 @@ class _Run:
 
     def _check_raised(self, source: io.Source) -> None:
         """Raises ModelError where the float model computes something else at its new opset."""
-        opset = default_opset(source.model)
-        if opset == default_opset(self.source.model) or isinstance(self.reference, str):
+        own, opset = default_opset(self.source.model), default_opset(source.model)
+        if opset == own or isinstance(self.reference, str):
             return
+        raised = f"raised from opset {own} to {opset}, the model"
         if opset not in self.changes:
-            change = self._error(source)
-            self.changes[opset] = change.relative_l2 if isinstance(change, OutputError) else None
-        found = self.changes[opset]
+            try:
+                found = outputs_of(source, self.reference.feeds)
+            except (ModelError, RunError) as error:
+                if runs_opset(opset):
+                    raise ModelError(f"{raised} cannot be run any more: {error}") from error
+                self.changes[opset] = 0.0
+            else:
+                self.changes[opset] = self.reference.change(found)
         half = any(weight.tensor.data_type == TensorProto.FLOAT16 for weight in self.weights)
-        if found is not None and found > LARGEST_CHANGE[half]:
-            own = default_opset(self.source.model)
+        if self.changes[opset] > LARGEST_CHANGE[half]:
             raise ModelError(
-                f"raised from opset {own} to {opset}, the model computes something else: outputs "
-                f"are off by {found:.1e}"
+                f"{raised} computes something else: outputs are off by {self.changes[opset]:.1e}"
             )
 
     def _error(self, source: io.Source) -> OutputError | str:

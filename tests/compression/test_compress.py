@@ -242,14 +242,18 @@ def test_kept_weights_and_layers_stay(name):
     ("options", "words"),
     [
         ({"bits": 5}, "bits is 5"),
+        ({"bits": 4.0}, "bits is 4.0"),
         ({"block": 33}, "block is 33"),
+        ({"block": None}, "block is None"),
         ({"scales": "float64"}, "scales is 'float64'"),
         ({"keep": ["nowhere"]}, "no weight and no layer is named 'nowhere'"),
         ({"keep": "first"}, "keep takes a list"),
         ({"budget": 0.1, "bits": 4}, "goes without bits"),
         ({"budget": -1.0}, "no relative error"),
+        ({"budget": "0.1"}, "no relative error"),
         ({"samples": []}, "there are no samples"),
         ({"samples": [{"z": np.zeros(1)}]}, "nothing for input 'x'"),
+        ({"samples": 3}, "or an iterable, not a int"),
     ],
 )
 def test_options_that_make_no_sense_are_errors(options, words):
