@@ -2,7 +2,6 @@
 
 import json
 import logging
-import sys
 import warnings
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from onnx import TensorProto, helper
 
 import onnxfuse
 from onnxfuse import ModelError, OnnxfuseError, quantize
-from onnxfuse.equalization import equalize
 from onnxfuse.quantization.library import METHODS
 from onnxfuse.quantization.scales import unsaturated_scales
 from tests.lift.building import Builder, same
@@ -165,26 +163,6 @@ def test_forms_are_compared(tmp_path):
     assert by_name[best].quality.error == pytest.approx(error, rel=1e-6)
     assert by_name[best].quality.snr == pytest.approx(-20 * np.log10(error), rel=1e-6)
     assert json.loads(report.to_json())["forms"][0]["name"] == "float"
-
-
-def test_equalization_can_be_left_out():
-    data = {"x": images()}
-    with_it, without = (quantize(network(), data, equalize=e, **QUICK) for e in (True, False))
-    assert len(with_it.report.equalized) > len(without.report.equalized) == 0
-    assert all(n.certificate.error <= n.certificate.allowed for n in with_it.report.equalized)
-    names = [form.name for form in quantize(network(), data, equalize=False).report.forms]
-    assert names == ["float", "float, folded", "int8", "int8, folded"]
-
-
-def test_says_where_equalization_does_harm(monkeypatch):
-    """Here it does, since channels are scaled at random."""
-
-    def at_random(count, activations, weights, *, weight_steps):
-        return np.concatenate([[1.0], 2.0 ** np.random.default_rng(0).uniform(-6, 6, count - 1)])
-
-    monkeypatch.setattr(sys.modules[equalize.__module__], "balanced", at_random)
-    (note,) = quantize(network(), {"x": images()}).report.notes[-1:]
-    assert note.startswith("without equalization (--no-equalize) it is ")
 
 
 def test_without_labels_there_is_no_accuracy():
