@@ -2,12 +2,16 @@
 
 import json
 
+import pytest
+
 from onnxfuse.benchmark import Interval
-from onnxfuse.quantization import Form, Quality, QuantizeReport
+from onnxfuse.quantization import Form, Quality, QuantizeReport, comparing
 from scripts import bench_quantize
 
 
-def test_a_network_is_measured(tmp_path, capsys):
+@pytest.mark.slow
+def test_a_network_is_measured(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(comparing, "ROUNDS", 20)
     numbers = tmp_path / "numbers.json"
     bench_quantize.main(["--digits", "--networks", "three_branch", "--json", str(numbers)])
     out = capsys.readouterr().out
@@ -23,7 +27,7 @@ def test_what_failed_is_in_the_table():
         Form("float", 10**6, Quality(0.5, None, None), Interval(2e-3, 1e-3, 3e-3), one),
         Form("int8", failure="no"),
     )
-    report = QuantizeReport(forms, (), (), 0, "minmax", 8, "why", "a", 1, "b", 1)
+    report = QuantizeReport(forms, (), (), (), "minmax", 8, "why", "a", 1, "b", 1)
     assert bench_quantize.markdown([("net", report)]).splitlines()[2:] == [
         "| net | float | 50.00% |  | 1 | 2 | 1 |",
         "|  | int8 | no | | | | |",

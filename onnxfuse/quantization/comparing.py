@@ -23,6 +23,8 @@ from onnxfuse.quantization.report import Form, Quality
 from onnxfuse.runtime import Loaded, Session, load_model
 
 CPU = "CPUExecutionProvider"
+ROUNDS: int | None = None
+"""Of measuring latency; None for what fits into 10 s, at least 20 and at most 200."""
 FLOAT, FLOAT_FOLDED = "float", "float, folded"
 INT8, INT8_FOLDED, INT8_EQUALIZED = "int8", "int8, folded", "int8, folded, equalized"
 
@@ -79,7 +81,7 @@ def compared(
         timed = [FLOAT_FOLDED] if FLOAT_FOLDED in sessions else []
         timed += [name for name in sessions if name not in timed]
         opened = Opened([loaded[name] for name in timed], settings)
-        effort = Effort(None, WARM_UP, False, False)
+        effort = Effort(ROUNDS, WARM_UP, False, False)
         timings, notes = measure_case(opened, case_of(samples[0]), effort, tell)
         for timing in timings:
             latency, ratio = timing.latency, timing.ratio

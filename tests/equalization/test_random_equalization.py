@@ -43,7 +43,7 @@ def compare(model, made, feeds, overrides):
         exact = truth(original, feeds)
     except Exception:  # two branches may meet at some sizes only
         return
-    if not is_settled(original, feeds, epsilon, runs=True):
+    if not is_settled(original, feeds, epsilon, runs=False):
         return
     bounds = allowed(original, equalized, feeds, epsilon)
     for wide, found, bound in zip(exact, truth(equalized, feeds), bounds, strict=True):
@@ -52,7 +52,7 @@ def compare(model, made, feeds, overrides):
 
 
 @given(models())
-@settings(max_examples=40, derandomize=True, **CALM)
+@settings(max_examples=15, derandomize=True, **CALM)
 def test_equalized_random_graphs(model):
     check(model)
 
