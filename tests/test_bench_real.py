@@ -26,6 +26,7 @@ def test_logits_are_in_front_of_the_last_activation(last):
     assert model.graph.output[0].name != cut.graph.output[0].name
 
 
+@pytest.mark.slow
 def test_any_model_is_a_row_of_the_table(tmp_path, capsys):
     options = ["--rounds", "4", "--others", "ONNX Runtime offline", "--output", str(tmp_path)]
     bench_real.main([str(MODEL), *options])

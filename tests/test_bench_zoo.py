@@ -118,6 +118,7 @@ def test_arguments_that_name_nothing(capsys):
     assert "no contestant is called 'magic'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_one_network(tmp_path, capsys, monkeypatch):
     def wrong(name, source, target, limit):
         model = onnx.load(source)

@@ -109,11 +109,13 @@ def trained(alpha, seed):
 
 
 @pytest.mark.parametrize("alpha", [None, 1.0])
+@pytest.mark.slow
 def test_training_learns(alpha):
     assert accuracy(trained(alpha, seed=0), *load_digits()[1]) > 0.9
 
 
 @pytest.mark.parametrize("alpha", [None, 1.0])
+@pytest.mark.slow
 def test_training_depends_on_the_seed_alone(alpha):
     first = trained(alpha, seed=0)
     generator_state = torch.random.get_rng_state()

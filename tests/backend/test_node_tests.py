@@ -126,6 +126,7 @@ def check_all(cases: Sequence[NodeModel]) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.slow
 def test_a_sample_gives_the_outputs_that_onnx_ships():
     check_all(node_models()[::SAMPLE])
 

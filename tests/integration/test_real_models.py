@@ -84,6 +84,7 @@ def test_no_scale_is_left_beside_a_conv(network):
             assert makers.get(data) not in linear, node.name
 
 
+@pytest.mark.slow
 def test_logits_agree(network):
     """Within 1e-5; and where the original itself is further than that from the truth, within it.
 

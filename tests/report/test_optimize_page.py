@@ -200,6 +200,7 @@ def test_a_file_name_that_is_not_utf_8(result):
     optimize_page(result, b"\xff\xfe.onnx".decode(errors="surrogateescape")).encode()
 
 
+@pytest.mark.slow
 def test_two_thousand_nodes():
     result = onnxfuse.optimize(multi_branch(2_000))
     text = optimize_page(result, "large.onnx")
