@@ -134,7 +134,7 @@ def test_a_sample_gives_the_outputs_that_onnx_ships():
 @pytest.mark.parametrize(
     "chunk",
     [
-        pytest.param(number, marks=pytest.mark.nightly if number % 2 else pytest.mark.slow)
+        pytest.param(number, marks=pytest.mark.nightly if number % 4 else pytest.mark.slow)
         for number in range(CHUNKS)
     ],
 )

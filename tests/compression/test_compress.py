@@ -345,7 +345,11 @@ def test_digits_are_read_as_well_at_four_bits(name, options):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["ch_PP-OCRv4_det_infer", "ch_PP-OCRv4_rec_infer", "ch_ppocr_mobile_v2.0_cls_infer"],
+    [
+        "ch_PP-OCRv4_det_infer",
+        pytest.param("ch_PP-OCRv4_rec_infer", marks=pytest.mark.nightly),
+        "ch_ppocr_mobile_v2.0_cls_infer",
+    ],
 )
 def test_real_models(name):
     path = Path(SPEC.origin).parent / "models" / f"{name}.onnx"

@@ -59,7 +59,7 @@ def test_equalized_random_graphs(model):
 
 @pytest.mark.slow
 @given(models(most=16))
-@settings(max_examples=100, **CALM)
+@settings(max_examples=50, **CALM)
 def test_equalized_many_random_graphs(model):
     check(model)
 

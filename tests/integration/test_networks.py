@@ -122,14 +122,12 @@ class Case(NamedTuple):
 
         The default run has every export of the smallest network, and of the others one or two by
         the tracing exporter, which takes no time. Of the large networks CI has one export, where
-        that takes less than half a minute (of what moves data by torch's default exporter); the
-        nightly run has the others: that exporter alone takes minutes for large networks if they
+        that takes less than half a minute, or none; the nightly run has the others: that exporter alone takes minutes for large networks if they
         are dynamic, and for slices that are assigned to. All tests of an export go to one worker.
         """
         if self.name in ("repvgg_b1g4", "mobileone_s1", "unireplknet_a", *MOVING):
             in_ci = (self.form, self.dynamic) == ("script_unfolded", True)
-            in_ci &= self.name in ("repvgg_b1g4", "mobileone_s1")
-            in_ci |= (self.name, self.form, self.dynamic) == ("ecbsr_m4c16", "dynamo", False)
+            in_ci &= self.name == "mobileone_s1"
             return (pytest.mark.slow if in_ci else pytest.mark.nightly,)
         if self.form == "dynamo" and self.name in LARGE:
             in_ci = not self.dynamic and self.name == "repvgg_a0"
