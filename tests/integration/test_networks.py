@@ -122,8 +122,9 @@ class Case(NamedTuple):
 
         The default run has every export of the smallest network, and of the others one or two by
         the tracing exporter, which takes no time. Of the large networks CI has one export, where
-        that takes less than half a minute, or none; the nightly run has the others: that exporter alone takes minutes for large networks if they
-        are dynamic, and for slices that are assigned to. All tests of an export go to one worker.
+        that takes less than half a minute, or none; the nightly run has the others: torch's default
+        exporter alone takes minutes for large networks if they are dynamic, and for slices that are
+        assigned to. All tests of an export go to one worker.
         """
         if self.name in ("repvgg_b1g4", "mobileone_s1", "unireplknet_a", *MOVING):
             in_ci = (self.form, self.dynamic) == ("script_unfolded", True)
