@@ -107,7 +107,7 @@ def _layer(graph: Graph, index: int) -> Layer | None:
     constants = [name for name in node.input if name and graph.is_constant(name)]
     own = all(len(graph.consumers[name]) == 1 for name in constants)
     own = own and not any(graph.is_pinned(name) for name in constants)
-    if rank is None or not own or len(constants) != sum(map(bool, node.input)) - 1:
+    if rank is None or not own:
         return None
     if len(set(constants)) < len(constants):
         return None
@@ -118,7 +118,7 @@ def _conv(site: Site, index: int, data: str) -> Layer | None:
     """Conv: W (C_out, C_in / g, ..); ConvTranspose: W (C_in, C_out / g, ..)."""
     shape = site.shape_of(site.input(1))
     groups = site.integer("group", 1)
-    if site.input(0) != data or shape is None or len(shape) != site.view.rank or groups < 1:
+    if shape is None or len(shape) != site.view.rank or groups < 1:
         return None
     turned = site.node.op_type == "ConvTranspose"
     first, second = shape[0], shape[1] * groups
@@ -142,7 +142,7 @@ def _conv(site: Site, index: int, data: str) -> Layer | None:
 
 def _gemm(site: Site, index: int, data: str) -> Layer | None:
     shape = site.shape_of(site.input(1))
-    if site.input(0) != data or shape is None or len(shape) != 2 or site.integer("transA", 0):
+    if shape is None or len(shape) != 2 or site.integer("transA", 0):
         return None
     axes = (1, 0) if site.integer("transB", 0) else (0, 1)
     into, out = (shape[axis] for axis in axes)

@@ -7,7 +7,7 @@ the weight of the channel itself, in the tap that reads the pixel itself. A weig
 each output channel, and the rest of the channel then shares few of its integers. As a depthwise
 Conv of one tap, the large numbers have steps of their own; W - D has zeros there, and no rounding.
 
-1. The layer is a Conv with as many channels out as in, and more than one in each group.
+1. The layer is a Conv with as many channels out as in.
 2. One tap reads the output's own pixel, and there is an output for each pixel that a Conv of one
    tap would have one for: the pads add up to dilation * (kernel - 1), and the dilation divides
    those in front.
@@ -63,19 +63,17 @@ def diagonal(graph: Graph, layer: Layer, weight: Array) -> Diagonal | None:
     """
     node = graph.nodes[layer.index]
     count, inner = weight.shape[:2]
-    if operator(node) != "Conv" or layer.channels != (count, count) or inner == 1:
+    if operator(node) != "Conv" or layer.channels != (count, count):
         return None
     site = Site(graph, node, layer.output, View.image(weight.ndim))
     spatial = weight.ndim - 2
     pads = site.integer_list("pads") or (0,) * (2 * spatial)
     gaps = site.integer_list("dilations") or (1,) * spatial
     strides = site.integer_list("strides") or (1,) * spatial
-    if site.text("auto_pad", "NOTSET") != "NOTSET":
-        return None
     taps = []
     for axis, (kernel, gap) in enumerate(zip(weight.shape[2:], gaps, strict=True)):
         begin, end = pads[axis], pads[axis + spatial]
-        if begin + end != gap * (kernel - 1) or begin % gap or not 0 <= begin // gap < kernel:
+        if min(begin, end) < 0 or begin + end != gap * (kernel - 1) or begin % gap:
             return None
         taps.append(begin // gap)
     rows = np.arange(count)

@@ -7,7 +7,10 @@ import pytest
 from onnx import TensorProto
 
 from onnxfuse.equalization.equalize import SPLIT
+from onnxfuse.equalization.layers import layers
+from onnxfuse.equalization.outliers import diagonal
 from tests.equalization.equalizing import equalized, samples, weights
+from tests.equalization.test_layers import graph_of
 from tests.lift.building import Builder
 from tests.lift.comparing import run
 
@@ -83,11 +86,11 @@ WHOLE = {
     "nothing stands out": {"size": 0.05},
     "few weights beside it": {"kernel": (1, 1)},
     "another tap": {"tap": (0, 1)},
-    "too little padding": {"pads": [0] * 4},
+    "too little padding": {"pads": [0] * 4, "tap": (0, 0)},
     "padding on one side": {"pads": [2, 2, 0, 0], "tap": (1, 1)},
-    "too much padding": {"pads": [2] * 4},
+    "too much padding": {"pads": [1, 1, 2, 2], "tap": (1, 1)},
     "padding by rule": {"pads": None, "auto_pad": "SAME_UPPER"},
-    "dilation that skips the pixel": {"dilations": [2, 2], "pads": [1, 1, 3, 3]},
+    "dilation that skips the pixel": {"dilations": [2, 2], "pads": [1, 1, 3, 3], "tap": (0, 0)},
     "a depthwise layer": {"group": C},
     "more channels out than in": {"outputs": 2 * C},
 }
@@ -96,6 +99,27 @@ WHOLE = {
 @pytest.mark.parametrize("name", WHOLE)
 def test_stays_whole(name):
     assert not is_split(equalized(model_of(**WHOLE[name]), n=2))
+
+
+@pytest.mark.parametrize("op_type", ["ConvTranspose", "Gemm", "MatMul"])
+def test_other_layers_stay_whole(op_type):
+    b = Builder()
+    count = 300
+    weight = 0.02 * b.rng.standard_normal((count, count)) + 3 * np.eye(count)
+    if op_type == "ConvTranspose":
+        x = b.input("n", count, 3, 3)
+        weight = weight.reshape(count, count, 1, 1)
+    else:
+        x = b.input("n", count)
+    held = b.constant(weight), *([] if op_type == "MatMul" else [b.random(count)])
+    assert not is_split(equalized(b.model(b.op("Relu", b.op(op_type, x, *held))), n=2))
+
+
+def test_negative_padding_stays_whole():
+    model = model_of(1, C, 9, 8, pads=[3, 3, -1, -1])
+    graph = graph_of(model)
+    (layer,) = layers(graph).values()
+    assert diagonal(graph, layer, np.float64(graph.constant(layer.weight))) is None
 
 
 def test_a_weight_that_two_layers_read_stays_whole():
