@@ -99,7 +99,13 @@ def kill_many(folder, outside, times):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("outside", [False, True], ids=["one file", "data beside it"])
+@pytest.mark.parametrize(
+    "outside",
+    [
+        pytest.param(False, id="one file", marks=pytest.mark.nightly),
+        pytest.param(True, id="data beside it"),
+    ],
+)
 def test_killed_at_some_moments(tmp_path, outside):
     kill_many(tmp_path / "net", outside, 4)
 
