@@ -94,7 +94,7 @@ def optimize(
         model: A path, an onnx.ModelProto, an onnx_graphsurgeon.Graph or a torch.onnx.ONNXProgram.
         skip: Operators whose rule is left out, such as "AveragePool"; activations too. Or one of
             `STEPS`, as a whole: "folds", "gates", "activations", "moves", "softmaxes", "channels",
-            "phases", "shuffles", "splits", "shifts".
+            "phases", "shuffles", "splits", "merges", "shifts".
         keep: Tensors that stay in the model under their names.
         progress: Called with a word on each step as it begins.
 

@@ -133,6 +133,27 @@ def _cut(channels: int, size: int) -> onnx.ModelProto:
     return n.model(silu(n.conv(together, channels + half, channels)))
 
 
+def _heads(channels: int, kernel: int, size: int, *outputs: int) -> onnx.ModelProto:
+    """Heads of a detector, each read off by places as detectors do."""
+    n = _Net(1, channels, size, size)
+    x = n.op("Relu", n.conv(n.x, channels, channels))
+    heads = [n.conv(x, channels, count, kernel) for count in outputs]
+    flat = [
+        n.op("Reshape", n.op("Transpose", head, perm=[0, 2, 3, 1]), n.constant([0, -1, count]))
+        for head, count in zip(heads, outputs, strict=True)
+    ]
+    return n.model(n.op("Concat", *flat, axis=2))
+
+
+def _towers(channels: int, kernel: int, size: int, *outputs: int) -> onnx.ModelProto:
+    """Narrow layers over one tensor, each with a wider one behind it."""
+    n = _Net(1, channels, size, size)
+    x = n.op("Relu", n.conv(n.x, channels, channels))
+    narrow = [n.op("Relu", n.conv(x, channels, count, kernel)) for count in outputs]
+    wide = [n.conv(y, count, 32, 3) for y, count in zip(narrow, outputs, strict=True)]
+    return n.model(n.op("Relu", n.op("Concat", *wide, axis=1)))
+
+
 def _pruned(channels: int, hidden: int, size: int) -> onnx.ModelProto:
     """Two pointwise layers, half of whose hidden channels have filters of zeros."""
     n = _Net(1, channels, size, size)
@@ -222,6 +243,16 @@ _GRIDS: dict[str, tuple[Callable[..., onnx.ModelProto], str, tuple[tuple[int, ..
         "layer cut in two, {} channels, {}x{1}",
         ((32, 80), (64, 40), (128, 20)),
     ),
+    "merges": (
+        _heads,
+        "heads over {} channels by {}x{1}, {}x{2}: {}",
+        tuple(
+            (channels, kernel, size, *outputs)
+            for channels, size in ((64, 40), (96, 20), (256, 10))
+            for kernel in (1, 3)
+            for outputs in ((4, 2, 10), (4, 1), (4, 12), (20, 4), (36, 9), (36, 36))
+        ),
+    ),
     "softmaxes": (
         _distribution,
         "distribution over {} bins, {} places",
@@ -247,6 +278,11 @@ _GRIDS: dict[str, tuple[Callable[..., onnx.ModelProto], str, tuple[tuple[int, ..
         "DepthToSpace to {} channels by {}, {}x{2}",
         ((1, 2, 160), (3, 2, 160), (3, 4, 80), (24, 2, 80)),
     ),
+    "merges sooner": (
+        _heads,
+        "heads over {} channels by {}x{1}, {}x{2}: {}",
+        ((64, 3, 40, 8, 8), (96, 1, 20, 24, 24), (96, 3, 20, 24, 24)),
+    ),
     "fewer nodes": (
         _narrow,
         "pointwise {} -> {} -> {0}, {}x{2}",
@@ -262,15 +298,24 @@ _BESIDE = (
 )
 
 
+_TOWERS = (
+    _towers,
+    "layers over {} channels by {}x{1}, {}x{2}, and behind each a wider one: {}",
+    tuple((64, kernel, 40, *n) for kernel in (1, 3) for n in ((4, 12), (20, 4), (36, 9), (36, 36))),
+)
+
+
 def regions(only: str = "") -> Iterator[Region]:
     """All of them, or those of one step."""
-    for step, (build, words, sizes) in (*_GRIDS.items(), ("phases", _BESIDE)):
+    for step, (build, words, sizes) in (*_GRIDS.items(), ("phases", _BESIDE), ("merges", _TOWERS)):
         for given in sizes if not only or only == step else ():
             yield Region(step, _named(words, given), build(*given))
 
 
 def _named(words: str, given: tuple[int, ...]) -> str:
+    places = words.count("{}")
+    *given, last = *given[: places - 1], " + ".join(map(str, given[places - 1 :]))
     numbered = itertools.count()
     while "{}" in words:
         words = words.replace("{}", f"{{{next(numbered)}}}", 1)
-    return words.format(*given)
+    return words.format(*given, last)

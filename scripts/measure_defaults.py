@@ -23,13 +23,14 @@ import onnxfuse
 from onnxfuse.benchmark.machine import describe
 from onnxfuse.graph import Graph
 from onnxfuse.pipeline import STEPS, TRIALS, optimize_with
-from onnxfuse.rewrites import measured, phases, subpixel
+from onnxfuse.rewrites import measured, merges, phases, subpixel
 from onnxfuse.rewrites.measured import Row
 from onnxfuse.shapes import infer_types
 from scripts.default_regions import Region, regions
 
 FILE = Path(measured.__file__).with_name(measured.TABLE)
 BY_GAIN: Mapping[str, tuple[Callable[..., object], Callable[[Graph, int], float | None]]] = {
+    "merges": (partial(merges.merge_convolutions, margin=1.0), merges.gain_at),
     "phases": (partial(phases.split_phases, margin=0.0), phases.gain_at),
     "shuffles": (partial(subpixel.delay_shuffles, margin=0.0), subpixel.gain_at),
 }

@@ -125,6 +125,7 @@ def test_training_depends_on_the_seed_alone(alpha):
         assert torch.equal(value, again.state_dict()[name]), name
 
 
+@pytest.mark.slow
 def test_training_differs_by_the_loss():
     assert not torch.equal(trained(None, seed=0).head.weight, trained(1.0, seed=0).head.weight)
 

@@ -9,6 +9,7 @@ where `tune` measures it.
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from onnxfuse.cost import LANES
 from onnxfuse.fold import Outcome
 from onnxfuse.graph import Graph
 from onnxfuse.rewrites.channels import remove_channels
@@ -16,6 +17,7 @@ from onnxfuse.rewrites.denormals import flush_denormals
 from onnxfuse.rewrites.exponentials import write_softmaxes
 from onnxfuse.rewrites.gates import distribute_gates
 from onnxfuse.rewrites.lines import OPERATORS as MOVING
+from onnxfuse.rewrites.merges import merge_convolutions
 from onnxfuse.rewrites.moving import move_lines
 from onnxfuse.rewrites.phases import split_phases
 from onnxfuse.rewrites.pointwise import OPERATORS as ELEMENTWISE
@@ -42,12 +44,14 @@ LAST: Mapping[str, Rewrite] = {
     "phases": split_phases,
     "shuffles": delay_shuffles,
     "splits": split_convolutions,
+    "merges": merge_convolutions,
     "shifts": layer_shifts,
 }
 TRIED: Mapping[str, Rewrite] = {
     "softmaxes written out": write_softmaxes,
     "shuffles as transposes": transpose_shuffles,
     "phases sooner": partial(split_phases, margin=1.0),
+    "merges sooner": partial(merge_convolutions, margin=1.0, blocks=(LANES,)),
 }
 OPERATORS = RESIZING | MOVING | SOFTMAXES | CUTTING | ELEMENTWISE.keys()
 """Operators that they rewrite."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,15 +11,9 @@ import onnx
 from onnxfuse.affine import Refusal
 from onnxfuse.fold import Fold
 from onnxfuse.graph import Array, Graph, TensorType
-from onnxfuse.lift import Site, View
 from onnxfuse.messages import operator
+from onnxfuse.rewrites.images import FROM_BEHIND, IMAGE, image_probe
 from onnxfuse.rewrites.proving import Replacement, certify_equal, put_in
-
-_MOST_ELEMENTS = 1 << 28
-_BATCH = 2
-IMAGE = View.image(4)
-FROM_BEHIND = 3
-"""Where the axis of the channels is in a constant, counted from behind: it may have fewer axes."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +83,9 @@ def replaced(graph: Graph, head: Head, cuts: Cuts) -> list[Fold] | Refusal:
     Raises:
         CertificateError: If a part does not agree with the nodes it replaces.
     """
-    shape = _probe_shape(graph, head)
-    if math.prod((*shape, *head.weight[2:])) > _MOST_ELEMENTS:
-        return Refusal("it cannot be certified: its window reaches too far")
-    source = head.conv(graph).input[0]
-    probe = {source: np.random.default_rng(zlib.crc32(source.encode())).standard_normal(shape)}
+    probe = image_probe(graph, head.nodes, head.weight)
+    if isinstance(probe, Refusal):
+        return probe
     proved = []
     types: dict[str, TensorType] = {}
     for part in head.parts:
@@ -172,20 +162,3 @@ def _types(
         shape = (batch, len(part.channels), *size)
         types[new.output[0]] = TensorType(kind.elem_type, shape)
     return types
-
-
-def _probe_shape(graph: Graph, head: Head) -> tuple[int, ...]:
-    """The shape of an x so small that there are one or two pixels when every Conv has read it."""
-    size = [1, 2]
-    for index in reversed(head.nodes):
-        node = graph.nodes[index]
-        if operator(node) != "Conv":
-            continue
-        site = Site(graph, node, node.output[0], IMAGE)
-        kernel = (graph.constant_shape(node.input[1]) or ())[2:]
-        strides, dilations = (site.integer_list(n) or (1, 1) for n in ("strides", "dilations"))
-        size = [
-            (n - 1) * stride + (taps - 1) * dilation + 1
-            for n, stride, taps, dilation in zip(size, strides, kernel, dilations, strict=True)
-        ]
-    return (_BATCH, head.weight[1], *size)

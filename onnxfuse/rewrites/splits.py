@@ -37,13 +37,12 @@ from onnxfuse.lift.convolution import weights
 from onnxfuse.lift.movement import chosen_channels
 from onnxfuse.lift.site import Site
 from onnxfuse.messages import operator
-from onnxfuse.rewrites.pointwise import OPERATORS as POINTWISE
-from onnxfuse.rewrites.split_making import FROM_BEHIND, IMAGE, Cuts, Head, Part, replaced
+from onnxfuse.rewrites.images import ELEMENTWISE, IMAGE, is_elementwise, is_for_the_last
+from onnxfuse.rewrites.split_making import Cuts, Head, Part, replaced
 
 OPERATORS = frozenset({"Slice", "Split"})
 """Operators that cut."""
-_ELEMENTWISE = POINTWISE.keys() | {"PRelu"}
-_BLOCKED = _ELEMENTWISE | {
+_BLOCKED = ELEMENTWISE | {
     "AveragePool",
     "Concat",
     "GlobalAveragePool",
@@ -139,8 +138,8 @@ def _above(
             if pending or not groups:
                 return None
             if groups == 1:
-                return nodes if _is_for_the_last(graph, nodes) else None
-        elif not inputs or not _is_elementwise(graph, node):
+                return nodes if is_for_the_last(graph, nodes) else None
+        elif not inputs or not is_elementwise(graph, node):
             return None
         pending.update(graph.producers.get(name, -1) for name in inputs)
     return None
@@ -162,26 +161,6 @@ def _groups(graph: Graph, node: onnx.NodeProto, channels: Dim, parts: Sequence[P
         for at, first in list(enumerate(part.channels))[::several]
     )
     return groups if whole and several * groups == channels else 0
-
-
-def _is_elementwise(graph: Graph, node: onnx.NodeProto) -> bool:
-    """True for a node that works on each channel by itself, with constants for all pixels alike."""
-    shapes = [graph.constant_shape(name) or () for name in node.input if graph.is_constant(name)]
-    return operator(node) in _ELEMENTWISE and all(map(_is_per_channel, shapes))
-
-
-def _is_per_channel(shape: Sequence[int]) -> bool:
-    """True for one number, or one for each channel of an image."""
-    places = enumerate(reversed(shape), 1)
-    return all(extent == 1 or place == FROM_BEHIND for place, extent in places)
-
-
-def _is_for_the_last(graph: Graph, nodes: Sequence[int]) -> bool:
-    """True where what nodes make is read by them alone, but for the last tensor."""
-    made = [graph.nodes[index].output[0] for index in nodes[:-1]]
-    return all(
-        not graph.is_pinned(name) and set(nodes).issuperset(graph.consumers[name]) for name in made
-    )
 
 
 # Whether it pays ---------------------------------------------------------------------------------

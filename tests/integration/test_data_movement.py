@@ -99,6 +99,8 @@ class Case(NamedTuple):
     @property
     def marks(self) -> tuple[pytest.MarkDecorator, ...]:
         """torch's default exporter takes seconds, and some ten for blocks at symbolic sizes."""
+        if self.form == "script" and self.name in ("diverse_5x5", "edge_skip"):
+            return (pytest.mark.slow,)
         if self.form != "dynamo" or self.name == "unfold_wide":
             return ()
         in_ci = not self.dynamic and not self.name.endswith("_odd")

@@ -85,6 +85,15 @@ COUNTED = {
 
 EXAMPLE_SHAPE = (2, 3, 96, 64)
 LARGE = ("acnet_resnet18", "mobileone_s0", "repvgg_a0")
+DEFAULT_OF_LARGE = {
+    "mobileone_s0": ("script_unfolded", True),
+    "repvgg_a0": ("script_unfolded", True),
+}
+CI_OF_LARGE = {
+    "acnet_resnet18": ("script_unfolded", True),
+    "mobileone_s0": ("script", False),
+    "repvgg_a0": ("script", True),
+}
 ONE_EXPORT = ("csp_detector", "lcnet_rep")  # by default; of the second one more in CI
 
 # On feature maps of six pixels the mean over channels, and what is added to it, are a 1x1 Conv.
@@ -133,6 +142,9 @@ class Case(NamedTuple):
         if self.form == "dynamo" and self.name in LARGE:
             in_ci = not self.dynamic and self.name == "repvgg_a0"
             return (pytest.mark.slow if in_ci else pytest.mark.nightly,)
+        if self.name in LARGE and (self.form, self.dynamic) != DEFAULT_OF_LARGE.get(self.name):
+            in_ci = (self.form, self.dynamic) == CI_OF_LARGE[self.name]
+            return (pytest.mark.slow if in_ci else pytest.mark.nightly,)
         if self.name in ONE_EXPORT:
             if (self.form, self.dynamic) == ("script_unfolded", True):
                 return ()
@@ -146,7 +158,6 @@ class Case(NamedTuple):
             fast &= not self.dynamic or self.name not in ("qarepvgg_a0", "im2col_net")
             return () if fast else (pytest.mark.slow,)
         slow = self.form == "dynamo" or not self.dynamic
-        slow |= self.form == "script" and self.name in LARGE
         return (pytest.mark.slow,) if slow and self.name != "three_branch" else ()
 
 

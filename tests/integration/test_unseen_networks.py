@@ -27,13 +27,26 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 LARGEST_DISTANCE = 1e-5  # relative L2, between two float32 models that compute the same
 
 
+def marks(name: str, form: str, dynamic: bool) -> tuple[pytest.MarkDecorator, ...]:
+    """Which run has an export.
+
+    The default run has two of each network by the tracing exporter; CI has one of torch's default
+    exporter besides, every other network's with dynamic axes, and the nightly run the others.
+    """
+    if form != "dynamo":
+        return () if (form == "script") == dynamic else (pytest.mark.nightly,)
+    is_second = list(NETWORKS).index(name) % 2 == 1
+    in_ci = dynamic == (is_second and NETWORKS[name].varies)
+    return (pytest.mark.slow if in_ci else pytest.mark.nightly,)
+
+
 CASES = [
     pytest.param(
         name,
         form,
         dynamic,
         id=f"{name}-{form}-{'dynamic' if dynamic else 'fixed'}",
-        marks=pytest.mark.slow if (form == "dynamo") or (form == "script") != dynamic else (),
+        marks=marks(name, form, dynamic),
     )
     for name, network in NETWORKS.items()
     for form in FORMS

@@ -12,10 +12,11 @@ from onnxfuse.pipeline import FEWER_NODES, TRIALS, optimize_with
 from tests.lift.building import Builder
 from tests.lift.comparing import run, truth
 
-WRITTEN_OUT, AS_TRANSPOSES, SOONER = (
+WRITTEN_OUT, AS_TRANSPOSES, SOONER, MERGED = (
     "softmaxes written out",
     "shuffles as transposes",
     "phases sooner",
+    "merges sooner",
 )
 
 
@@ -39,8 +40,8 @@ def refused(trial: str, model: ModelProto, **options) -> None:
     assert operators(optimize_with(trial, model, **options).model) == operators(model)
 
 
-def test_there_are_four():
-    assert TRIALS == (FEWER_NODES, WRITTEN_OUT, AS_TRANSPOSES, SOONER)
+def test_there_are_five():
+    assert TRIALS == (FEWER_NODES, WRITTEN_OUT, AS_TRANSPOSES, SOONER, MERGED)
 
 
 # Softmaxes written out ---------------------------------------------------------------------------
