@@ -19,7 +19,7 @@ from onnxfuse.normalize import normalize
 from onnxfuse.probe import Effort, Search, Setting, model_settings
 from onnxfuse.report.counts import assumed_sizes, concrete_types, count, lacks_types
 from onnxfuse.report.report import Refused, Report
-from onnxfuse.rewrites import LAST, OPERATORS, REWRITES, TRIED, Rewrite, flush_denormals
+from onnxfuse.rewrites import INSTEAD, LAST, OPERATORS, REWRITES, TRIED, Rewrite, flush_denormals
 from onnxfuse.shapes import default_opset, infer_types
 from onnxfuse.symbols import completed_types
 
@@ -164,7 +164,8 @@ class _Run:
         self.source, self.model = source, source.model
         self.skip, self.keep, self.tell = skip, keep, tell
         self.node_price = _NODE_PRICE if trial == FEWER_NODES else 0
-        self.last = {**LAST, **{n: rewrite for n, rewrite in TRIED.items() if n == trial}}
+        self.last = {n: rewrite for n, rewrite in LAST.items() if n != INSTEAD.get(trial or "")}
+        self.last |= {n: rewrite for n, rewrite in TRIED.items() if n == trial}
         self.opset = default_opset(self.model)
         self.folds: list[Fold] = []
         self.refusals: list[tuple[str, str, str]] = []

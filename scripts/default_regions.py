@@ -283,6 +283,11 @@ _GRIDS: dict[str, tuple[Callable[..., onnx.ModelProto], str, tuple[tuple[int, ..
         "heads over {} channels by {}x{1}, {}x{2}: {}",
         ((64, 3, 40, 8, 8), (96, 1, 20, 24, 24), (96, 3, 20, 24, 24)),
     ),
+    "splits sooner": (
+        _cut,
+        "layer cut in two, {} channels, {}x{1}",
+        ((16, 80), (48, 40), (80, 20)),
+    ),
     "fewer nodes": (
         _narrow,
         "pointwise {} -> {} -> {0}, {}x{2}",

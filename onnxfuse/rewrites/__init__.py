@@ -52,8 +52,11 @@ TRIED: Mapping[str, Rewrite] = {
     "shuffles as transposes": transpose_shuffles,
     "phases sooner": partial(split_phases, margin=1.0),
     "merges sooner": partial(merge_convolutions, margin=1.0, blocks=(LANES,)),
+    "splits sooner": partial(split_convolutions, always=True),
 }
+INSTEAD: Mapping[str, str] = {"splits sooner": "merges"}
+"""By what is tried: the step of `LAST` that it would undo, and that is left out then."""
 OPERATORS = RESIZING | MOVING | SOFTMAXES | CUTTING | ELEMENTWISE.keys()
 """Operators that they rewrite."""
 
-__all__ = ["LAST", "OPERATORS", "REWRITES", "TRIED", "Rewrite", "flush_denormals"]
+__all__ = ["INSTEAD", "LAST", "OPERATORS", "REWRITES", "TRIED", "Rewrite", "flush_denormals"]

@@ -56,12 +56,13 @@ _AT_A_TIME = 4  # blocks; with fewer, kernels larger than 1x1 became slower when
 _LONGEST, _FARTHEST = 24, 64  # nodes
 
 
-def split_convolutions(graph: Graph, skip: frozenset[str]) -> Outcome:
+def split_convolutions(graph: Graph, skip: frozenset[str], *, always: bool = False) -> Outcome:
     """Computes the parts of what convolutions make by themselves.
 
     Args:
         graph: The graph; changed and committed.
         skip: Operators that are left alone.
+        always: Whether that is done where it does not pay, too.
 
     Raises:
         CertificateError: If a part does not agree with the nodes it replaces.
@@ -73,7 +74,7 @@ def split_convolutions(graph: Graph, skip: frozenset[str]) -> Outcome:
     cutters = [node for node in graph.nodes if operator(node) in OPERATORS]
     for name in dict.fromkeys(node.input[0] for node in cutters):
         head = _head(graph, name, skip)
-        if head is None or not _pays(graph, head):
+        if head is None or not (always or _pays(graph, head)):
             continue
         made = replaced(graph, head, cuts)
         if isinstance(made, Refusal):

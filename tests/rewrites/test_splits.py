@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxfuse
+from onnxfuse.pipeline import optimize_with
 from tests.lift.building import Builder
 from tests.lift.comparing import feeds_for, optimized
 from tests.rewrites.cut import (
@@ -361,6 +362,19 @@ def test_upsampled_maps_come_first():
     y = silu(b, b.conv(up(b, start(b, 96), 2), 96, 128, pads=[1] * 4))
     folded = optimized(b.model(behind(b, split(b, y, (64, 64)), (64, 64))), *SIZES[1:])
     assert {fold.step for fold in folded.report.folds} == {"phases"}
+
+
+@pytest.mark.parametrize("sizes", [(4, 2, 10), (8, 24)])
+def test_parts_that_do_not_pay_are_for_tune(sizes):
+    """They are not merged again, either."""
+    b = Builder()
+    parts = split(b, conv(b, start(b), sum(sizes)), sizes)
+    model = b.model(*(b.op("Flatten", y) for y in parts))
+    assert not onnxfuse.optimize(model).report.folds
+    result = optimize_with("splits sooner", model)
+    assert {fold.step for fold in result.report.folds} == {"splits sooner"}
+    operators = [node.op_type for node in result.model.graph.node]
+    assert operators == ["Tanh", *["Conv"] * len(sizes), *["Flatten"] * len(sizes)]
 
 
 def test_inside_a_body():

@@ -12,11 +12,12 @@ from onnxfuse.pipeline import FEWER_NODES, TRIALS, optimize_with
 from tests.lift.building import Builder
 from tests.lift.comparing import run, truth
 
-WRITTEN_OUT, AS_TRANSPOSES, SOONER, MERGED = (
+WRITTEN_OUT, AS_TRANSPOSES, SOONER, MERGED, SPLIT = (
     "softmaxes written out",
     "shuffles as transposes",
     "phases sooner",
     "merges sooner",
+    "splits sooner",
 )
 
 
@@ -40,8 +41,8 @@ def refused(trial: str, model: ModelProto, **options) -> None:
     assert operators(optimize_with(trial, model, **options).model) == operators(model)
 
 
-def test_there_are_five():
-    assert TRIALS == (FEWER_NODES, WRITTEN_OUT, AS_TRANSPOSES, SOONER, MERGED)
+def test_there_are_six():
+    assert TRIALS == (FEWER_NODES, WRITTEN_OUT, AS_TRANSPOSES, SOONER, MERGED, SPLIT)
 
 
 # Softmaxes written out ---------------------------------------------------------------------------
