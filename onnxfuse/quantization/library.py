@@ -20,7 +20,7 @@ from onnxfuse.calibration import Samples
 from onnxfuse.errors import ModelError, OnnxfuseError
 from onnxfuse.exporter.pytorch import said
 from onnxfuse.hollow import payload_bytes, tensors
-from onnxfuse.quantization.scales import unsaturated_overrides
+from onnxfuse.quantization.scales import scale_overrides
 from onnxfuse.runtime import Feeds
 
 Method = Literal["minmax", "percentile", "entropy"]
@@ -73,7 +73,7 @@ def quantized(
         given, made = Path(folder) / "model.onnx", Path(folder) / "int8.onnx"
         io.write(model, given)
         step, total = f"calibrating{label}", len(samples)
-        overrides = unsaturated_overrides(model) if recipe.weight_bits == 7 else {}
+        overrides = scale_overrides(model, recipe.weight_bits)
         reader = _Reader(samples, lambda done: tell(step, done, total), aloud)
         try:
             quantize_static(
