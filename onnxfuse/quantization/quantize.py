@@ -34,10 +34,10 @@ from onnxfuse.quantization.library import (
     Method,
     Recipe,
     Tell,
-    named,
     preprocessed,
     quantized,
 )
+from onnxfuse.quantization.naming import named
 from onnxfuse.quantization.raising import is_half, raised
 from onnxfuse.quantization.report import Form, Quantized, QuantizeReport
 from onnxfuse.quantization.restoring import restored
@@ -229,7 +229,7 @@ class _Job:
         return as_source(made, self.loaded.source)
 
     def prepared(self, source: io.Source) -> onnx.ModelProto:
-        """A copy with all data in it, at an opset that can be quantized, with nodes named."""
+        """A copy with all data in it, that the library can quantize, with nodes named."""
         held = onnx.ModelProto()
         held.CopyFrom(source.model)
         whole = replace(source, model=held)
