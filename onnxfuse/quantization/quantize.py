@@ -38,6 +38,7 @@ from onnxfuse.quantization.library import (
     quantized,
 )
 from onnxfuse.quantization.naming import named
+from onnxfuse.quantization.plain import plain
 from onnxfuse.quantization.raising import is_half, raised
 from onnxfuse.quantization.report import Form, Quantized, QuantizeReport
 from onnxfuse.quantization.restoring import restored
@@ -235,6 +236,7 @@ class _Job:
         whole = replace(source, model=held)
         whole.embed()
         model = raised(held, self.loaded.name)
+        plain(model, self.tensors | self.read)
         named(model)
         return model
 
