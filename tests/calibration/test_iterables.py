@@ -88,6 +88,13 @@ def fails():
     raise ValueError("no more")
 
 
+class Elsewhere:
+    """A tensor that numpy cannot read, such as one that needs a gradient or is on a GPU."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError("use tensor.detach().numpy()")
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
@@ -101,6 +108,9 @@ def fails():
         ([{"y": ROWS[0]}], "item 0: nothing for input 'x'"),
         ([ROWS[0], np.zeros(3, np.float32)], "item 1: input 'x' is nx2, the array 3"),
         (["text"], "item 0: input 'x'"),
+        ([Elsewhere()], r"item 0 does not become an array: RuntimeError: use tensor\.detach"),
+        ([(ROWS[0], Elsewhere())], "item 0 does not become an array"),
+        ([{"x": [[1.0], [1.0, 2.0]]}], "item 0 does not become an array: ValueError"),
         ("nowhere:samples", "nowhere cannot be imported"),
         ("nowhere.py:samples", "there is no file nowhere.py"),
         ("json:nothing", "there is no 'nothing' in json"),
