@@ -17,6 +17,8 @@ from onnxfuse.io.files import one_line
 from onnxfuse.runtime import Feeds, Input, read_inputs
 
 ARRAY = ".npy"
+HOLDING = SUFFIXES | {ARRAY, ".pb"}
+"""How the names of files in folders end that hold samples."""
 
 
 def from_folder(
