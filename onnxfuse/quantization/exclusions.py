@@ -52,7 +52,10 @@ def kept_tensors(model: onnx.ModelProto, keep: Iterable[str], where: str) -> fro
 
 
 def left_float(
-    model: onnx.ModelProto, kept: Iterable[str], read: Iterable[str] = ()
+    model: onnx.ModelProto,
+    kept: Iterable[str],
+    read: Iterable[str] = (),
+    delicate: Iterable[str] = (),
 ) -> list[Refused]:
     """The nodes that are not quantized, because of who else has to do with their tensors.
 
@@ -65,18 +68,22 @@ def left_float(
        quantizer has no range for it.
     6. Relu and Clip of an output of the model: the quantizer gives it the range of what they make.
     7. Those that read a constant without elements, which has no range.
-    8. Clip whose bounds are not known to be on either side of 0: the quantizer leaves it out, and
+    8. Those that make or read a tensor of `delicate`.
+    9. Clip whose bounds are not known to be on either side of 0: the quantizer leaves it out, and
        the range that does its work has 0 in it.
 
     Args:
         model: The folded model; every node has a name.
         kept: Tensors made in float.
         read: Tensors read in float.
+        delicate: Tensors of which 8 bits are too few.
     """
-    return list(_found(model, frozenset(kept), frozenset(read)))
+    return list(_found(model, *map(frozenset, (kept, read, delicate))))
 
 
-def _found(model: onnx.ModelProto, kept: frozenset[str], read: frozenset[str]) -> Iterator[Refused]:
+def _found(
+    model: onnx.ModelProto, kept: frozenset[str], read: frozenset[str], delicate: frozenset[str]
+) -> Iterator[Refused]:
     graph = model.graph
     captured = {
         name for node in graph.node for body in bodies(node) for name in names_read(body) if name
@@ -103,6 +110,8 @@ def _found(model: onnx.ModelProto, kept: frozenset[str], read: frozenset[str]) -
             reason = "the type of what it reads is not known"
         elif empty.intersection(node.input):
             reason = "it reads a constant without elements"
+        elif delicate.intersection((*node.input, *node.output)):
+            reason = "8 bits cannot hold what it makes or reads"
         elif operator(node) in ("Relu", "Clip") and data in outputs:
             reason = "it reads an output of the model"
         elif operator(node) == "Clip" and not _is_around_zero(node, model):

@@ -28,6 +28,7 @@ from onnxfuse.quantization.comparing import (
     as_source,
     compared,
 )
+from onnxfuse.quantization.delicate import delicate
 from onnxfuse.quantization.exclusions import integer_operator, kept_tensors, left_float
 from onnxfuse.quantization.library import (
     METHODS,
@@ -205,7 +206,7 @@ class _Job:
         Raises:
             ModelError: Nothing in it can be quantized, or the library cannot do it.
         """
-        left = left_float(model, self.tensors, self.read)
+        left = self.left(model, samples)
         recipe = replace(recipe, exclude=tuple(refused.node for refused in left))
         made = restored(quantized(model, samples, recipe, self.tell), model)
         if integer_operator(made) is None:
@@ -221,13 +222,19 @@ class _Job:
         try:
             model = preprocessed(self.prepared(io.read(self.loaded.path)))
             named(model)
-            left = left_float(model, self.tensors, self.read)
+            left = self.left(model, samples)
             recipe = replace(recipe, exclude=tuple(refused.node for refused in left))
             label = " the training form"
             made = quantized(model, samples, recipe, self.tell, label=label)
         except ModelError as error:
             return Failure(str(error))
         return as_source(made, self.loaded.source)
+
+    def left(self, model: onnx.ModelProto, samples: Samples) -> list[Refused]:
+        """What stays float of a prepared model."""
+        total = len(samples)
+        found = delicate(model, samples, lambda done: self.tell("ranges", done, total))
+        return left_float(model, self.tensors, self.read, found)
 
     def prepared(self, source: io.Source) -> onnx.ModelProto:
         """A copy with all data in it, that the library can quantize, with nodes named."""
