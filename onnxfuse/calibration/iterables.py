@@ -74,9 +74,9 @@ def from_factory(name: str, made: Any, inputs: Sequence[Input]) -> Samples:
             made = factory()
         except (Exception, SystemExit) as error:  # code of the user's, as above
             raise ModelError(f"{name} failed: {said(error)}") from error
-    if isinstance(made, (str, bytes)) or not isinstance(made, Iterable):
+    if isinstance(made, (str, bytes)) or not (isinstance(made, Iterable) or _is_sequence(made)):
         raise ModelError(f"{name} gives a {type(made).__name__}, not samples one after the other")
-    return from_iterable(name, made, inputs)
+    return from_iterable(name, cast(Iterable[Any], made), inputs)
 
 
 def _is_sequence(given: Any) -> bool:

@@ -62,6 +62,13 @@ def test_a_sequence_is_asked_again_and_nothing_is_held():
     assert lazy.asked == [0, 1, 2, 1]
 
 
+def test_a_factory_may_give_a_sequence_that_cannot_be_iterated():
+    """As datasets of PyTorch are: a length and items."""
+    lazy = Lazy()
+    samples = read_samples(lambda: lazy, [X])
+    np.testing.assert_array_equal(rows(samples), ROWS)
+
+
 def test_a_factory_in_a_file(tmp_path):
     (tmp_path / "given.py").write_text(
         "import numpy as np\ndef samples():\n    for i in range(4):\n"
