@@ -13,6 +13,10 @@ from onnxfuse.messages import bodies, names_read, operator
 from onnxfuse.report.report import Refused
 from onnxfuse.shapes import infer_types
 
+_MOVING = frozenset(
+    {"Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split"}
+    | {"Squeeze", "Tile", "Transpose", "Unsqueeze"}
+)
 _INTEGER = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}
 )
@@ -69,7 +73,8 @@ def left_float(
     6. Relu and Clip of an output of the model: the quantizer gives it the range of what they make.
     7. Those that read a constant without elements, which has no range.
     8. Those that make or read a tensor of `delicate`.
-    9. Clip whose bounds are not known to be on either side of 0: the quantizer leaves it out, and
+    9. Those that compute something from constants alone, other than by moving it: it is exact.
+    10. Clip whose bounds are not known to be on either side of 0: the quantizer leaves it out, and
        the range that does its work has 0 in it.
 
     Args:
@@ -92,6 +97,7 @@ def _found(
     fixed = {value.name for value in (*graph.input, *graph.output)} & weights
     types = infer_types(model)
     outputs = {value.name for value in graph.output}
+    constant = _constants(graph)
     empty = {tensor.name for tensor in graph.initializer if 0 in tensor.dims}
     for node in graph.node:
         reason = None
@@ -112,12 +118,23 @@ def _found(
             reason = "it reads a constant without elements"
         elif delicate.intersection((*node.input, *node.output)):
             reason = "8 bits cannot hold what it makes or reads"
+        elif operator(node) not in _MOVING and constant.issuperset(node.output):
+            reason = "it computes a constant"
         elif operator(node) in ("Relu", "Clip") and data in outputs:
             reason = "it reads an output of the model"
         elif operator(node) == "Clip" and not _is_around_zero(node, model):
             reason = "its bounds are not on either side of 0"
         if reason is not None:
             yield Refused(node.name, node.op_type, reason)
+
+
+def _constants(graph: onnx.GraphProto) -> frozenset[str]:
+    """The tensors that follow from initializers alone."""
+    found = {tensor.name for tensor in graph.initializer} | {""}
+    for node in graph.node:
+        if node.input and operator(node) and not any(bodies(node)) and found.issuperset(node.input):
+            found.update(node.output)
+    return frozenset(found)
 
 
 def _is_around_zero(clip: onnx.NodeProto, model: onnx.ModelProto) -> bool:

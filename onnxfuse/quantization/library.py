@@ -6,7 +6,7 @@ import logging
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -115,6 +115,13 @@ def _apart(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.ModelProto:
     made.graph.output.extend(outputs)
     rename(made.graph, names)
     return made
+
+
+def has_work(model: onnx.ModelProto, exclude: Container[str]) -> bool:
+    """Whether there is a node that the library would quantize: without any, ONNX Runtime warns."""
+    from onnxruntime.quantization.registry import QDQRegistry
+
+    return any(n.op_type in QDQRegistry and n.name not in exclude for n in model.graph.node)
 
 
 def preprocessed(model: onnx.ModelProto) -> onnx.ModelProto:

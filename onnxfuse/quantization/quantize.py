@@ -35,6 +35,7 @@ from onnxfuse.quantization.library import (
     Method,
     Recipe,
     Tell,
+    has_work,
     preprocessed,
     quantized,
 )
@@ -208,7 +209,9 @@ class _Job:
         """
         left = self.left(model, samples)
         recipe = replace(recipe, exclude=tuple(refused.node for refused in left))
-        made = restored(quantized(model, samples, recipe, self.tell), model)
+        made = model
+        if has_work(model, recipe.exclude):
+            made = restored(quantized(model, samples, recipe, self.tell), model)
         if integer_operator(made) is None:
             names = ", ".join(WEIGHTED)
             raise ModelError(

@@ -4,7 +4,9 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxfuse import quantize
+from onnxfuse import ModelError, quantize
+from onnxfuse.quantization.exclusions import left_float
+from onnxfuse.quantization.naming import named
 from tests.lift.building import Builder
 from tests.quantization.building import QUICK, operators
 from tests.quantization.test_quantize import near
@@ -108,3 +110,39 @@ def test_a_weight_without_elements_stays():
     result = quantize(model, {"x": data}, weight_bits=7, **QUICK)
     assert [r.reason for r in result.report.left] == ["it reads a constant without elements"]
     assert near(model, result.model, {"x": data}, 25)
+
+
+def test_what_computes_a_constant_stays():
+    """As a filter of sines does, where folding leaves it to be computed in every run."""
+    b = Builder()
+    x = b.input("n", 1, 64)
+    angles = b.op("Unsqueeze", b.random(5, 9, low=1.0, high=300.0), b.constant(np.array([1])))
+    weight = b.op("Div", b.op("Sin", angles, output="sines"), angles, output="filter")
+    b.op("Add", b.op("Conv", x, weight, output="t"), b.random(1), output="y")
+    model = b.model("y")
+    named(model)
+    found = {refused.operator: refused.reason for refused in left_float(model, ())}
+    assert found == dict.fromkeys(("Sin", "Div"), "it computes a constant")
+
+
+def test_a_weight_that_is_moved_first_is_kept_in_8_bits():
+    b = Builder()
+    x = b.input("n", 6, elem_type=7)
+    table = b.random(20, 16)
+    t = b.op("Tanh", b.op("MatMul", b.op("Gather", table, x), b.random(16, 16)))
+    b.op("MatMul", t, b.op("Transpose", table, perm=[1, 0]), output="y")
+    data = np.random.default_rng(0).integers(0, 20, (4, 6))
+    result = quantize(b.model("y"), {"x": data}, weight_bits=7, **QUICK)
+    assert counts(result) == {"MatMul": (2, 2)}
+    assert all(
+        np.prod(t.dims) <= 20 or t.data_type in (2, 3) for t in result.model.graph.initializer
+    )
+
+
+def test_refuses_quietly_where_there_is_nothing_to_do(capfd):
+    """The library calibrates all the same, and ONNX Runtime warns of what it then does not use."""
+    b = Builder()
+    b.op("Add", b.input("n", elem_type=7), b.constant(3), output="y")
+    with pytest.raises(ModelError, match="nothing in it can be quantized"):
+        quantize(b.model("y", types={"y": 7}), {"x": np.arange(3)}, **QUICK)
+    assert capfd.readouterr() == ("", "")
