@@ -28,7 +28,7 @@ Array = np.ndarray[Any, Any]
 
 
 def plain(model: onnx.ModelProto, kept: frozenset[str]) -> None:
-    """Rewrites such layers of a model, in place.
+    """Rewrites such layers of a model, in place, and drops constants that nobody reads.
 
     Args:
         model: A model with its data in it.
@@ -43,7 +43,6 @@ class _Rewrite:
         self.held = {tensor.name: tensor for tensor in self.graph.initializer}
         self.given = {value.name for value in self.graph.input}
         self.names = set(all_names(self.graph))
-        self.replaced: set[str] = set()
 
     def run(self, kept: frozenset[str]) -> None:
         nodes, made = list(self.graph.node), []
@@ -55,8 +54,9 @@ class _Rewrite:
             del self.graph.node[:]
             self.graph.node.extend(made)
         read = {*names_read(self.graph), *self.given}
-        for name in self.replaced - read:
-            self.graph.initializer.remove(self.held[name])
+        for index in reversed(range(len(self.graph.initializer))):
+            if self.graph.initializer[index].name not in read:  # ONNX Runtime warns of it
+                del self.graph.initializer[index]
 
     def _behind(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
         """Changes a node, and gives what is to come behind it."""
@@ -109,7 +109,6 @@ class _Rewrite:
         return helper.make_node("Add", inputs, [output], self._unique(f"{node.name}_bias"))
 
     def _constant(self, base: str, value: Array) -> str:
-        self.replaced.add(base)
         name = self._unique(f"{base}_plain")
         self.graph.initializer.append(numpy_helper.from_array(value, name))
         return name

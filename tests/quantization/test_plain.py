@@ -139,6 +139,16 @@ def test_a_weight_that_is_moved_first_is_kept_in_8_bits():
     )
 
 
+def test_constants_that_nobody_reads(capfd):
+    """ONNX Runtime warns of them, also where the library loads the training form."""
+    b = Builder()
+    b.constant(1.5)
+    b.op("Gemm", b.input(3, 16), b.random(16, 5), output="y")
+    data = np.random.default_rng(0).standard_normal((3, 16)).astype(np.float32)
+    quantize(b.model("y"), {"x": data}, weight_bits=7)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_refuses_quietly_where_there_is_nothing_to_do(capfd):
     """The library calibrates all the same, and ONNX Runtime warns of what it then does not use."""
     b = Builder()
