@@ -19,14 +19,17 @@ from onnxfuse import io
 from onnxfuse.calibration import Samples
 from onnxfuse.errors import ModelError, OnnxfuseError
 from onnxfuse.exporter.pytorch import said
+from onnxfuse.graph import TensorType
 from onnxfuse.hollow import payload_bytes, tensors
 from onnxfuse.quantization.naming import in_the_way, rename
 from onnxfuse.quantization.scales import scale_overrides
 from onnxfuse.runtime import Feeds
+from onnxfuse.shapes import infer_types
 
 Method = Literal["minmax", "percentile", "entropy"]
 METHODS: tuple[Method, ...] = get_args(Method)
 _NAMES = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
+_FLOATS = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 _LARGE = 1 << 30  # bytes of weights, beyond which the library is to keep them beside the model
 
 Tell = Callable[[str, int, int | None], None]
@@ -119,9 +122,16 @@ def _apart(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.ModelProto:
 
 def has_work(model: onnx.ModelProto, exclude: Container[str]) -> bool:
     """Whether there is a node that the library would quantize: without any, ONNX Runtime warns."""
-    from onnxruntime.quantization.registry import QDQRegistry
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-    return any(n.op_type in QDQRegistry and n.name not in exclude for n in model.graph.node)
+    known = {*QDQRegistry, *QLinearOpsRegistry}  # what quantize_static takes if not told
+    types = infer_types(model)
+    return any(
+        node.op_type in known
+        and node.name not in exclude
+        and any(types.get(name, TensorType()).elem_type in _FLOATS for name in node.input)
+        for node in model.graph.node
+    )
 
 
 def preprocessed(model: onnx.ModelProto) -> onnx.ModelProto:

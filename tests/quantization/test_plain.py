@@ -149,6 +149,18 @@ def test_constants_that_nobody_reads(capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("operator", ["Add", "Softmax"])
+def test_models_without_weights(operator):
+    b = Builder()
+    x = b.input("n", 16)
+    b.op(operator, *([x, x] if operator == "Add" else [x]), output="y")
+    model = b.model("y")
+    data = np.random.default_rng(0).standard_normal((3, 16)).astype(np.float32)
+    made = quantize(model, {"x": data}, weight_bits=7, **QUICK).model
+    assert "DequantizeLinear" in operators(made)
+    assert near(model, made, {"x": data}, 25)
+
+
 def test_refuses_quietly_where_there_is_nothing_to_do(capfd):
     """The library calibrates all the same, and ONNX Runtime warns of what it then does not use."""
     b = Builder()
