@@ -17,6 +17,8 @@ from onnxfuse.io.files import one_line
 from onnxfuse.runtime import Feeds, Input, read_inputs
 
 ARRAY = ".npy"
+HOLDING = SUFFIXES | {ARRAY, ".pb"}
+"""How the names of files in folders end that hold samples."""
 
 
 def from_folder(
@@ -35,8 +37,13 @@ def from_folder(
         recorded = read_inputs(folder, inputs)
         return Samples(str(folder), len(recorded), lambda number: dict(recorded[number].feeds))
     files, labels = _listed(folder), None
+    found = [(label, file) for label, below in _classes(folder) for file in _listed(below)]
+    if files and found:
+        raise ModelError(
+            f"{folder}: samples in it, such as {files[0].name}, and in folders in it, such as "
+            f"{found[0][1].parent.name}: which are the samples?"
+        )
     if not files:
-        found = [(label, file) for label, below in _classes(folder) for file in _listed(below)]
         files = [file for _, file in found]
         labels = np.array([label for label, _ in found], np.int64)
     kinds = sorted({file.suffix.lower() for file in files})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,8 @@ class ImageReader:
         image = _package("Image")
         mode = "RGB" if self.channels == 3 else "L"
         try:
-            with image.open(path) as opened:
+            with warnings.catch_warnings(), image.open(path) as opened:
+                warnings.simplefilter("ignore")  # of transparency, which is passed over, and size
                 if opened.mode.startswith(("I", "F")):
                     raise ModelError(f"{path}: more than 8 bits a channel: give it as an .npy")
                 made = opened.convert(mode).resize(

@@ -74,9 +74,9 @@ def from_factory(name: str, made: Any, inputs: Sequence[Input]) -> Samples:
             made = factory()
         except (Exception, SystemExit) as error:  # code of the user's, as above
             raise ModelError(f"{name} failed: {said(error)}") from error
-    if isinstance(made, (str, bytes)) or not isinstance(made, Iterable):
+    if isinstance(made, (str, bytes)) or not (isinstance(made, Iterable) or _is_sequence(made)):
         raise ModelError(f"{name} gives a {type(made).__name__}, not samples one after the other")
-    return from_iterable(name, made, inputs)
+    return from_iterable(name, cast(Iterable[Any], made), inputs)
 
 
 def _is_sequence(given: Any) -> bool:
@@ -100,8 +100,15 @@ def _item(
     if isinstance(item, (tuple, list)):
         if len(item) != 2:
             raise ModelError(f"{where} has {len(item)} parts: arrays and a label are two")
-        item, label = item[0], np.atleast_1d(np.asarray(item[1]))
+        item, label = item[0], np.atleast_1d(_array(item[1], where))
     if not _is_mapping(item):
         item = {only(inputs, where).name: item}
-    arrays = {str(key): np.asarray(value) for key, value in item.items()}
+    arrays = {str(key): _array(value, where) for key, value in item.items()}
     return where, (arrays, label)
+
+
+def _array(value: Any, where: str) -> np.ndarray[Any, Any]:
+    try:
+        return np.asarray(value)
+    except Exception as error:  # of another package's tensors
+        raise ModelError(f"{where} does not become an array: {said(error)}") from error

@@ -10,7 +10,7 @@ import click
 from onnxfuse.cli.options import json_option, model_argument, quiet_option
 from onnxfuse.cli.output import Written, progress
 from onnxfuse.cli.running import size_option
-from onnxfuse.cli.sampling import FORMS, pixel_options, pixels_of
+from onnxfuse.cli.sampling import FORMS, files_of, pixel_options, pixels_of
 
 
 @click.command()
@@ -100,7 +100,7 @@ def compress(
     if budget is not None and bits is not None:
         raise click.UsageError("--budget chooses the bits: it goes without --bits")
     target = output or model.parent / f"{model.name.removesuffix('.onnx')}.compressed.onnx"
-    files = [Path(calibration)] if calibration is not None and Path(calibration).is_file() else []
+    files = files_of([calibration], [target, json_path])
     written = Written(target, json_path, *files, models=[model])
     settled = parse_sizes(sizes)
     with progress(quiet) as tell:

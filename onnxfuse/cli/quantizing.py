@@ -10,7 +10,7 @@ import click
 from onnxfuse.cli.options import json_option, keep_option, model_argument, quiet_option, skip_option
 from onnxfuse.cli.output import Written, progress
 from onnxfuse.cli.running import size_option, threads_option
-from onnxfuse.cli.sampling import FORMS, pixel_options, pixels_of
+from onnxfuse.cli.sampling import FORMS, files_of, pixel_options, pixels_of
 
 if TYPE_CHECKING:
     from onnxfuse.quantization import QuantizeResult
@@ -97,8 +97,7 @@ def quantize(
     from onnxfuse.runtime import parse_sizes
 
     target = output or model.parent / f"{model.name.removesuffix('.onnx')}.int8.onnx"
-    data = [Path(text) for text in (calibration, evaluation) if text is not None]
-    files = [path for path in data if path.is_file()]
+    files = files_of([calibration, evaluation], [target, json_path])
     written = Written(target, json_path, *files, models=[model])
     settled = parse_sizes(sizes)
     with progress(quiet) as tell:

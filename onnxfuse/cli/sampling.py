@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,6 +33,28 @@ def pixels_of(mean: tuple[float, ...] | None, std: tuple[float, ...] | None, bgr
     from onnxfuse.calibration import Pixels
 
     return Pixels(mean or Pixels.mean, std or Pixels.std, bgr)
+
+
+def files_of(data: Iterable[str | None], results: Iterable[Path | None]) -> list[Path]:
+    """The files that samples come from: of those in folders, the ones that are results too.
+
+    Args:
+        data: Where samples come from, as the options have it; None where there are none.
+        results: Where the command writes.
+    """
+    from onnxfuse.calibration.folders import HOLDING
+
+    there = [path for path in results if path is not None and path.is_file()]
+    found: list[Path] = []
+    for text in filter(None, data):
+        path = Path(text)
+        if path.is_dir():
+            inside = (p for p in there if p.resolve().is_relative_to(path.resolve()))
+            found += [p for p in inside if p.suffix.lower() in HOLDING]
+        else:
+            code = Path(text.rpartition(":")[0])
+            found += [p for p in (path, code) if p.is_file()]
+    return found
 
 
 def _channels(name: str, words: str) -> Callable[[Any], Any]:

@@ -79,7 +79,8 @@ def channel_ranges(
                     nothing = np.zeros(value.shape[axes[name]])
                     seen.setdefault(name, Range(nothing, nothing, nothing, nothing, 0))
                     continue
-                found = _range(value.astype(np.float64), axes[name])
+                with np.errstate(invalid="ignore"):  # of infinite values, which are refused
+                    found = _range(value.astype(np.float64), axes[name])
                 if not np.all(np.isfinite(found.power)):
                     raise ModelError(f"{source.name}: {name!r} is not finite on a sample")
                 count = counts[name]

@@ -6,7 +6,7 @@ import logging
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -19,13 +19,17 @@ from onnxfuse import io
 from onnxfuse.calibration import Samples
 from onnxfuse.errors import ModelError, OnnxfuseError
 from onnxfuse.exporter.pytorch import said
+from onnxfuse.graph import TensorType
 from onnxfuse.hollow import payload_bytes, tensors
-from onnxfuse.quantization.scales import unsaturated_overrides
+from onnxfuse.quantization.naming import in_the_way, rename
+from onnxfuse.quantization.scales import scale_overrides
 from onnxfuse.runtime import Feeds
+from onnxfuse.shapes import infer_types
 
 Method = Literal["minmax", "percentile", "entropy"]
 METHODS: tuple[Method, ...] = get_args(Method)
 _NAMES = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
+_FLOATS = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 _LARGE = 1 << 30  # bytes of weights, beyond which the library is to keep them beside the model
 
 Tell = Callable[[str, int, int | None], None]
@@ -69,12 +73,16 @@ def quantized(
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     large = sum(map(payload_bytes, tensors(model))) > _LARGE
+    given_names = {value.name for value in model.graph.input}
+    others = in_the_way(model)
+    if others or any(value.name in given_names for value in model.graph.output):
+        model = _apart(model, others)
     with tempfile.TemporaryDirectory(prefix="onnxfuse-") as folder, _quiet() as aloud:
         given, made = Path(folder) / "model.onnx", Path(folder) / "int8.onnx"
         io.write(model, given)
         step, total = f"calibrating{label}", len(samples)
-        overrides = unsaturated_overrides(model) if recipe.weight_bits == 7 else {}
-        reader = _Reader(samples, lambda done: tell(step, done, total), aloud)
+        overrides = scale_overrides(model, recipe.weight_bits)
+        reader = _Reader(samples, others, lambda done: tell(step, done, total), aloud)
         try:
             quantize_static(
                 str(given),
@@ -96,7 +104,34 @@ def quantized(
             raise ModelError(f"ONNX Runtime cannot quantize it: {said(error)}") from error
         source = io.read(made)
         source.embed()
+    rename(source.model.graph, {new: name for name, new in others.items()})
     return source.model
+
+
+def _apart(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.ModelProto:
+    """A copy with other names, and without outputs that are inputs: the library makes them anew."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    given = {value.name for value in made.graph.input}
+    outputs = [value for value in model.graph.output if value.name not in given]
+    del made.graph.output[:]
+    made.graph.output.extend(outputs)
+    rename(made.graph, names)
+    return made
+
+
+def has_work(model: onnx.ModelProto, exclude: Container[str]) -> bool:
+    """Whether there is a node that the library would quantize: without any, ONNX Runtime warns."""
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    known = {*QDQRegistry, *QLinearOpsRegistry}  # what quantize_static takes if not told
+    types = infer_types(model)
+    return any(
+        node.op_type in known
+        and node.name not in exclude
+        and any(types.get(name, TensorType()).elem_type in _FLOATS for name in node.input)
+        for node in model.graph.node
+    )
 
 
 def preprocessed(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -122,8 +157,14 @@ def preprocessed(model: onnx.ModelProto) -> onnx.ModelProto:
 class _Reader:
     """Samples as the library reads them: onnxruntime.quantization.CalibrationDataReader."""
 
-    def __init__(self, samples: Samples, tell: Callable[[int], None], aloud: _Aloud) -> None:
-        self._samples, self._tell, self._aloud = samples, tell, aloud
+    def __init__(
+        self,
+        samples: Samples,
+        names: Mapping[str, str],
+        tell: Callable[[int], None],
+        aloud: _Aloud,
+    ) -> None:
+        self._samples, self._names, self._tell, self._aloud = samples, names, tell, aloud
         self._next, self._end = 0, len(samples)
 
     def __len__(self) -> int:
@@ -141,7 +182,7 @@ class _Reader:
             self._tell(self._next)
             feeds = self._samples[self._next]
         self._next += 1
-        return feeds
+        return {self._names.get(name, name): value for name, value in feeds.items()}
 
 
 @contextmanager
@@ -169,17 +210,3 @@ def _quiet() -> Iterator[_Aloud]:
     finally:
         root.setLevel(level)
         root.removeHandler(nothing)
-
-
-def named(model: onnx.ModelProto) -> None:
-    """Gives each node a name of its own, in place: the library knows nodes by their names."""
-    known = {node.name for node in model.graph.node}
-    taken: set[str] = set()
-    for number, node in enumerate(model.graph.node):
-        if not node.name or node.name in taken:
-            name = f"{node.op_type}_{number}"
-            while name in known:
-                name = f"{name}_"
-            node.name = name
-            known.add(name)
-        taken.add(node.name)

@@ -28,16 +28,19 @@ from onnxfuse.quantization.comparing import (
     as_source,
     compared,
 )
+from onnxfuse.quantization.delicate import delicate
 from onnxfuse.quantization.exclusions import integer_operator, kept_tensors, left_float
 from onnxfuse.quantization.library import (
     METHODS,
     Method,
     Recipe,
     Tell,
-    named,
+    has_work,
     preprocessed,
     quantized,
 )
+from onnxfuse.quantization.naming import named
+from onnxfuse.quantization.plain import plain
 from onnxfuse.quantization.raising import is_half, raised
 from onnxfuse.quantization.report import Form, Quantized, QuantizeReport
 from onnxfuse.quantization.restoring import restored
@@ -204,9 +207,11 @@ class _Job:
         Raises:
             ModelError: Nothing in it can be quantized, or the library cannot do it.
         """
-        left = left_float(model, self.tensors, self.read)
+        left = self.left(model, samples)
         recipe = replace(recipe, exclude=tuple(refused.node for refused in left))
-        made = restored(quantized(model, samples, recipe, self.tell), model)
+        made = model
+        if has_work(model, recipe.exclude):
+            made = restored(quantized(model, samples, recipe, self.tell), model)
         if integer_operator(made) is None:
             names = ", ".join(WEIGHTED)
             raise ModelError(
@@ -220,7 +225,7 @@ class _Job:
         try:
             model = preprocessed(self.prepared(io.read(self.loaded.path)))
             named(model)
-            left = left_float(model, self.tensors, self.read)
+            left = self.left(model, samples)
             recipe = replace(recipe, exclude=tuple(refused.node for refused in left))
             label = " the training form"
             made = quantized(model, samples, recipe, self.tell, label=label)
@@ -228,13 +233,20 @@ class _Job:
             return Failure(str(error))
         return as_source(made, self.loaded.source)
 
+    def left(self, model: onnx.ModelProto, samples: Samples) -> list[Refused]:
+        """What stays float of a prepared model."""
+        total = len(samples)
+        found = delicate(model, samples, lambda done: self.tell("ranges", done, total))
+        return left_float(model, self.tensors, self.read, found)
+
     def prepared(self, source: io.Source) -> onnx.ModelProto:
-        """A copy with all data in it, at an opset that can be quantized, with nodes named."""
+        """A copy with all data in it, that the library can quantize, with nodes named."""
         held = onnx.ModelProto()
         held.CopyFrom(source.model)
         whole = replace(source, model=held)
         whole.embed()
         model = raised(held, self.loaded.name)
+        plain(model, self.tensors | self.read)
         named(model)
         return model
 

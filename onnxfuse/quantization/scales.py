@@ -1,4 +1,4 @@
-"""Scales of int8 weights whose sums of products cannot saturate.
+"""Scales of int8 weights: those whose sums of products cannot saturate, and those of zeros.
 
 Where a processor has no dot product of bytes, ONNX Runtime multiplies pairs of uint8 activations
 and int8 weights and adds the two products in int16. Which weights make a pair depends on how a
@@ -6,6 +6,10 @@ kernel lays them out; but if the two largest of one sign in a channel add up to 
 of any layout goes beyond 255 * 128 = 32,640, which int16 holds. The usual remedy, 7 bits for all
 weights, makes each 64 at most. That is the same where a channel has two large weights, and up to
 twice as coarse where one stands out, as the center tap of a folded identity branch does.
+
+A bias is rounded to multiples of the input's scale times the weight's. Any scale holds a channel of
+zeros, but with the 1 that the library chooses its bias is rounded to whole steps of the input; with
+the largest of the other channels' it is as exact as theirs.
 """
 
 from __future__ import annotations
@@ -21,10 +25,27 @@ from onnxfuse.messages import attributes, operator
 
 _KINDS = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 _LARGEST = 127
+_NOTHING = 2.0**-10
+"""The scale of a weight of zeros: steps of a bias a thousand times finer than the input's."""
 _PAIR = 127.99
 """Of two scaled weights: below 128 by more than float32 rounds, so that rounded they are 128."""
 
 Weights = np.ndarray[Any, Any]
+
+
+def plain_scales(weight: Weights) -> Weights:
+    """The finest scale of each channel that int8 holds.
+
+    scale = largest / 127, rounded up
+
+    Args:
+        weight: (C, K), float32 or float16.
+
+    Returns:
+        (C,), of the same type; for a channel of zeros that of the channel with the largest.
+    """
+    exact = np.abs(weight.astype(np.float64)).max(1, initial=0) / _LARGEST
+    return _rounded(exact, weight.dtype)
 
 
 def unsaturated_scales(weight: Weights) -> Weights:
@@ -33,31 +54,36 @@ def unsaturated_scales(weight: Weights) -> Weights:
     scale = max(largest / 127, (largest + second largest of one sign) / 128), rounded up
 
     Args:
-        weight: (C, K), float32 or float16.
+        weight: As above.
 
     Returns:
-        (C,), of the same type; 1 for a channel of zeros.
+        As above.
     """
     ends = []
     for signed in (weight, -weight):
         positive = np.maximum(signed.astype(np.float64), 0)
         two = np.sort(positive, axis=1)[:, -2:]
         ends.append(np.maximum(two.max(1, initial=0) / _LARGEST, two.sum(1) / _PAIR))
-    exact = np.maximum(*ends)
-    scales = exact.astype(weight.dtype)
-    scales = np.where(scales < exact, np.nextafter(scales, weight.dtype.type(np.inf)), scales)
-    made: Weights = np.where(exact > 0, scales, weight.dtype.type(1))
+    return _rounded(np.maximum(*ends), weight.dtype)
+
+
+def _rounded(exact: Weights, dtype: np.dtype[Any]) -> Weights:
+    scales = exact.astype(dtype)
+    scales = np.where(scales < exact, np.nextafter(scales, dtype.type(np.inf)), scales)
+    nothing = scales.max(initial=0) or dtype.type(_NOTHING)
+    made: Weights = np.where(exact > 0, scales, nothing).astype(dtype)
     return made
 
 
-def unsaturated_overrides(model: onnx.ModelProto) -> dict[str, list[dict[str, Any]]]:
-    """The same for all weights of Conv, Gemm and MatMul, as the quantizer takes them.
+def scale_overrides(model: onnx.ModelProto, weight_bits: int) -> dict[str, list[dict[str, Any]]]:
+    """Scales of weights of Conv, ConvTranspose, Gemm and MatMul, as the quantizer takes them.
 
-    Weights that nodes read along different axes, or that are no matrices of a MatMul, are left to
-    it.
+    With 8 bits, those of weights with channels of zeros; with 7, all. Weights that nodes read along
+    different axes, or that are no matrices of a MatMul, are left to it.
 
     Args:
         model: A float model, its tensors' data in it.
+        weight_bits: 7 or 8.
 
     Returns:
         By name of the weight: for each channel its axis, scale and zero point.
@@ -76,7 +102,11 @@ def unsaturated_overrides(model: onnx.ModelProto) -> dict[str, list[dict[str, An
         if len(found) > 1 or axis is None or tensor.data_type not in _KINDS or 0 in tensor.dims:
             continue
         weight = np.moveaxis(numpy_helper.to_array(tensor), axis, 0)
-        made[name] = list(_entries(unsaturated_scales(weight.reshape(len(weight), -1)), axis))
+        rows = weight.reshape(len(weight), -1)
+        if weight_bits == 7:
+            made[name] = list(_entries(unsaturated_scales(rows), axis))
+        elif not rows.any(1).all():
+            made[name] = list(_entries(plain_scales(rows), axis))
     return made
 
 
@@ -87,6 +117,8 @@ def _axis(node: onnx.NodeProto, rank: int) -> int | None:
     if operator(node) == "Gemm":
         transposed = attributes(node).get("transB")
         return 0 if transposed is not None and transposed.i else 1
+    if operator(node) == "ConvTranspose":
+        return 1
     return 1 if operator(node) == "MatMul" and rank == 2 else None
 
 

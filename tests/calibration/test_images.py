@@ -156,6 +156,21 @@ def test_refuses_images_beside_arrays(tmp_path):
         read_samples(tmp_path, [FIRST])
 
 
+def test_refuses_images_beside_folders_of_them(tmp_path):
+    save(tmp_path / "cat" / "a.png", picture())
+    save(tmp_path / "thumbnail.png", picture())
+    with pytest.raises(ModelError, match=r"thumbnail\.png, and in folders in it, such as cat"):
+        read_samples(tmp_path, [FIRST])
+
+
+@pytest.mark.filterwarnings("error")
+def test_warns_of_nothing(tmp_path):
+    """Pillow would, of transparency in a palette."""
+    image = Image.fromarray(picture()).convert("P")
+    image.save(tmp_path / "a.png", transparency=bytes(range(256)))
+    assert read_samples(tmp_path, [FIRST])[0]["x"].shape == (1, 3, 4, 6)
+
+
 def test_refuses_several_samples_in_a_file_of_a_folder(tmp_path):
     np.save(tmp_path / "b.npy", np.zeros((2, 3, 4, 6)))
     with pytest.raises(ModelError, match="2 samples: in a folder each file holds one"):

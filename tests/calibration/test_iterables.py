@@ -62,6 +62,13 @@ def test_a_sequence_is_asked_again_and_nothing_is_held():
     assert lazy.asked == [0, 1, 2, 1]
 
 
+def test_a_factory_may_give_a_sequence_that_cannot_be_iterated():
+    """As datasets of PyTorch are: a length and items."""
+    lazy = Lazy()
+    samples = read_samples(lambda: lazy, [X])
+    np.testing.assert_array_equal(rows(samples), ROWS)
+
+
 def test_a_factory_in_a_file(tmp_path):
     (tmp_path / "given.py").write_text(
         "import numpy as np\ndef samples():\n    for i in range(4):\n"
@@ -88,6 +95,13 @@ def fails():
     raise ValueError("no more")
 
 
+class Elsewhere:
+    """A tensor that numpy cannot read, such as one that needs a gradient or is on a GPU."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError("use tensor.detach().numpy()")
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
@@ -101,6 +115,9 @@ def fails():
         ([{"y": ROWS[0]}], "item 0: nothing for input 'x'"),
         ([ROWS[0], np.zeros(3, np.float32)], "item 1: input 'x' is nx2, the array 3"),
         (["text"], "item 0: input 'x'"),
+        ([Elsewhere()], r"item 0 does not become an array: RuntimeError: use tensor\.detach"),
+        ([(ROWS[0], Elsewhere())], "item 0 does not become an array"),
+        ([{"x": [[1.0], [1.0, 2.0]]}], "item 0 does not become an array: ValueError"),
         ("nowhere:samples", "nowhere cannot be imported"),
         ("nowhere.py:samples", "there is no file nowhere.py"),
         ("json:nothing", "there is no 'nothing' in json"),

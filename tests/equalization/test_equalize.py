@@ -287,9 +287,11 @@ def test_weights_without_steps(bits):
         equalize(model, samples(model), weight_bits=bits)
 
 
-def test_samples_that_are_not_finite():
+@pytest.mark.parametrize("value", [np.inf, 3e38], ids=["infinite", "overflowing"])
+def test_samples_that_are_not_finite(value):
     model = between(THROUGH["Relu"])
-    bad = {"x": np.full((1, 3, 8, 8), np.inf, np.float32)}
+    signs = np.sign(np.random.default_rng(0).standard_normal((1, 3, 8, 8))).astype(np.float32)
+    bad = {"x": signs * np.float32(value)}
     with pytest.raises(ModelError, match="not finite on a sample"):
         equalize(model, [bad])
 

@@ -97,3 +97,28 @@ def test_refuses_in_one_line_and_writes_nothing(folder, call, arguments, said):
     assert said in err
     assert err.count("\n") == 1
     assert names(folder) == before
+
+
+@pytest.mark.parametrize("option", ["-o", "--json"])
+@pytest.mark.parametrize("command", ["quantize", "compress"])
+def test_samples_are_not_replaced(folder, call, command, option):
+    (folder / "arrays").mkdir()
+    np.save(folder / "arrays" / "a.npy", images(1))
+    (folder / "given.py").write_text("def samples():\n    raise AssertionError\n")
+    for data, file in (("arrays", "arrays/a.npy"), ("given.py:samples", "given.py")):
+        before = (folder / file).read_bytes()
+        code, out, err = call.func(command, "a.onnx", "-c", data, option, file)
+        assert (code, out, err) == (
+            2,
+            "",
+            f"onnxfuse: {file} is an input file: it will not be replaced\n",
+        )
+        assert (folder / file).read_bytes() == before
+
+
+def test_results_beside_samples_are_replaced(folder, call):
+    np.save(folder / "x.npy", images(1))
+    (folder / "data.npz").unlink()
+    for _ in range(2):
+        code, _, err = call("a.onnx", "-c", ".", "--no-compare", "--json", "r.json")
+        assert (code, err) == (0, "")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from onnxfuse.quantization.scales import unsaturated_overrides, unsaturated_scales
+from onnxfuse.quantization.scales import plain_scales, scale_overrides, unsaturated_scales
 from tests.lift.building import Builder
 
 NUMBERS = st.floats(-100, 100, width=32)
@@ -49,8 +49,10 @@ def test_never_coarser_than_seven_bits(weight):
 
 def test_by_hand():
     weight = np.array([[127, 1, -90], [100, 100, 0], [-64, 3, -64], [0, 0, 0]], np.float32)
-    expected = [1, 200 / 128, 1, 1]  # 127 / 127; (100 + 100) / 128; (64 + 64) / 128; nothing
+    largest = 200 / 128
+    expected = [1, largest, 1, largest]  # 127 / 127; (100 + 100) / 128; (64 + 64) / 128; nothing
     np.testing.assert_allclose(unsaturated_scales(weight), expected, rtol=1e-3)
+    np.testing.assert_allclose(plain_scales(weight), [1, 100 / 127, 64 / 127, 1], rtol=1e-6)
 
 
 def test_axes_are_those_of_the_operators():
@@ -59,13 +61,16 @@ def test_axes_are_those_of_the_operators():
     t = b.op("Flatten", b.op("Conv", x, b.random(5, 3, 1, 1, name="conv")))
     t = b.op("Gemm", t, b.random(80, 6, name="gemm"))
     t = b.op("Gemm", t, b.random(7, 6, name="transposed"), transB=1)
-    b.op("MatMul", t, b.random(7, 2, name="matrix"), output="y")
-    found = unsaturated_overrides(b.model("y"))
+    t = b.op("MatMul", t, b.random(7, 2, name="matrix"))
+    t = b.op("Reshape", t, b.constant(np.array([1, 2, 1, 1])))
+    b.op("ConvTranspose", t, b.random(2, 3, 2, 2, name="wide"), output="y")
+    found = scale_overrides(b.model("y"), 7)
     assert {name: (entries[0]["axis"], len(entries)) for name, entries in found.items()} == {
         "conv": (0, 5),
         "gemm": (1, 6),
         "transposed": (0, 7),
         "matrix": (1, 2),
+        "wide": (1, 3),
     }
 
 
@@ -76,7 +81,7 @@ def test_leaves_weights_that_are_read_in_several_ways():
     t = b.op("Gemm", x, weight)
     t = b.op("Gemm", t, weight, transB=1)
     b.op("Add", t, b.op("MatMul", b.op("MatMul", x, x), b.random(2, 3, 3)), output="y")
-    assert unsaturated_overrides(b.model("y")) == {}
+    assert scale_overrides(b.model("y"), 7) == {}
 
 
 @pytest.mark.parametrize("groups", [1, 2, 6])
