@@ -16,7 +16,7 @@ from onnxfuse.calibration import Pixels, Samples, read_samples
 from onnxfuse.equalization import Equalized
 from onnxfuse.equalization import equalize as equalized_channels
 from onnxfuse.errors import ModelError
-from onnxfuse.pipeline import names_given, optimize
+from onnxfuse.pipeline import names_given, optimize_with
 from onnxfuse.quantization import bits
 from onnxfuse.quantization.comparing import (
     FLOAT,
@@ -45,6 +45,7 @@ from onnxfuse.quantization.raising import is_half, raised
 from onnxfuse.quantization.report import Form, Quantized, QuantizeReport
 from onnxfuse.quantization.restoring import restored
 from onnxfuse.report.report import Refused, Report
+from onnxfuse.rewrites import APART
 from onnxfuse.runtime import Loaded, load_model
 
 _AUDIBLE = 0.5  # decibels
@@ -94,7 +95,8 @@ def quantize(
 ) -> QuantizeResult:
     """Folds a model and brings it to int8 with onnxruntime.quantization (static QDQ, per channel).
 
-    Activations are uint8, weights int8. Samples say which values tensors have.
+    Activations are uint8, weights int8. Samples say which values tensors have. Parts of what a Conv
+    makes become Convs by themselves, so that each has a range of its own.
 
     Args:
         model: A float model: a path, an onnx.ModelProto, an onnx_graphsurgeon.Graph or a
@@ -141,8 +143,8 @@ def quantize(
         count, reason = bits.weight_bits(weight_bits)
         recipe = Recipe(method, count)
         inner = job.tensors & {name for n in loaded.source.model.graph.node for name in n.output}
-        folded = optimize(
-            model, skip=skipped, keep=inner, progress=lambda step: tell(step, 0, None)
+        folded = optimize_with(
+            APART, model, skip=skipped, keep=inner, progress=lambda step: tell(step, 0, None)
         )
         prepared = job.prepared(folded.source)
         best: onnx.ModelProto = prepared

@@ -47,16 +47,26 @@ LAST: Mapping[str, Rewrite] = {
     "merges": merge_convolutions,
     "shifts": layer_shifts,
 }
+APART = "splits sooner"
 TRIED: Mapping[str, Rewrite] = {
     "softmaxes written out": write_softmaxes,
     "shuffles as transposes": transpose_shuffles,
     "phases sooner": partial(split_phases, margin=1.0),
     "merges sooner": partial(merge_convolutions, margin=1.0, blocks=(LANES,)),
-    "splits sooner": partial(split_convolutions, always=True),
+    APART: partial(split_convolutions, always=True),
 }
-INSTEAD: Mapping[str, str] = {"splits sooner": "merges"}
+INSTEAD: Mapping[str, str] = {APART: "merges"}
 """By what is tried: the step of `LAST` that it would undo, and that is left out then."""
 OPERATORS = RESIZING | MOVING | SOFTMAXES | CUTTING | ELEMENTWISE.keys()
 """Operators that they rewrite."""
 
-__all__ = ["INSTEAD", "LAST", "OPERATORS", "REWRITES", "TRIED", "Rewrite", "flush_denormals"]
+__all__ = [
+    "APART",
+    "INSTEAD",
+    "LAST",
+    "OPERATORS",
+    "REWRITES",
+    "TRIED",
+    "Rewrite",
+    "flush_denormals",
+]
