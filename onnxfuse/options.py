@@ -91,7 +91,7 @@ def _options(
     )
     options = [own]
     for choice, candidate in enumerate(regions.candidates.get(name, ())):
-        if (name, candidate.source) in impossible:
+        if (name, candidate.source) in impossible or _is_part(graph, node, candidate.source):
             continue
         term = candidate.term if isinstance(candidate.term, AffineConv) else None
         trivial = term is not None and candidate.turned is None and is_trivial(term)
@@ -106,6 +106,21 @@ def _options(
             spent, nodes = cost.NODE, 1
         options.append(Option(needs, spent, choice, nodes))
     return options
+
+
+def _is_part(graph: Graph, node: onnx.NodeProto, source: str) -> bool:
+    """True where a Split hands on all that a Conv makes of a tensor.
+
+    Whether its parts are made apart depends on how runtimes block channels, which no cost here
+    knows: `rewrites.splits` and `rewrites.merges` decide it, each where the other does not.
+    """
+    if operator(node) != "Split" or not all(
+        graph.consumers.get(name) or graph.is_pinned(name) for name in node.output
+    ):
+        return False
+    maker = graph.producers.get(node.input[0])
+    layer = None if maker is None else graph.nodes[maker]
+    return layer is not None and operator(layer) == "Conv" and layer.input[0] == source
 
 
 def _own_cost(regions: Regions, node: onnx.NodeProto, name: str, data: list[str]) -> int:

@@ -180,6 +180,7 @@ def test_shipped_model_takes_any_batch(name, shipped_test):
         assert np.array_equal(predictions(model, images[:batch]), expected[:batch])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param("three_branch"), pytest.param("dbb", marks=pytest.mark.nightly)]
 )

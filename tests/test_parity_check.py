@@ -19,6 +19,7 @@ def run(*arguments, cwd):
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_file_from_any_folder(tmp_path):
     done = run(MODEL, "--output", tmp_path / "results", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

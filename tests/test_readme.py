@@ -38,6 +38,7 @@ def test_inspect_prints_what_the_readme_shows():
     assert [error.sub(" E", line) for line in shown] == [error.sub(" E", line) for line in expected]
 
 
+@pytest.mark.slow
 def test_export_prints_what_the_readme_shows(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "models", tmp_path / "models", ignore=shutil.ignore_patterns("*.onnx"))
     monkeypatch.chdir(tmp_path)

@@ -28,6 +28,7 @@ def call(call):
     return partial(call, "bench")
 
 
+@pytest.mark.slow
 def test_a_table_for_each_batch(folder, call):
     options = ("--batch", "1,3", "--size", "height=8,width=9")
     code, out, err = call("a.onnx", "b.onnx", *QUICK, *options, "--profile")

@@ -27,6 +27,7 @@ def weighted(megabytes):
     return b.model(b.op("MatMul", x, b.constant(weight), output="y"))
 
 
+@pytest.mark.slow
 @measurable
 def test_larger_weights_take_more_memory():
     peaks = []

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
+import pytest
 
 import onnxfuse
 from tests.hostile.seeds import SEEDS
@@ -23,6 +24,7 @@ def optimized(model):
     return result.model.SerializeToString(), result.report.to_json()
 
 
+@pytest.mark.slow
 def test_threads_get_what_they_get_alone(tmp_path):
     alone = {name: optimized(model) for name, model in SEEDS.items()}
     paths = {}

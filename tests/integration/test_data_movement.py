@@ -99,7 +99,9 @@ class Case(NamedTuple):
     @property
     def marks(self) -> tuple[pytest.MarkDecorator, ...]:
         """torch's default exporter takes seconds, and some ten for blocks at symbolic sizes."""
-        if self.form == "script" and self.name in ("diverse_5x5", "edge_skip"):
+        if self.name == "edge_skip" and self.form != "dynamo":
+            return (pytest.mark.slow,)
+        if self.name in ("diverse_5x5", "edge") and self.form == "script":
             return (pytest.mark.slow,)
         if self.form != "dynamo" or self.name == "unfold_wide":
             return ()

@@ -85,13 +85,10 @@ COUNTED = {
 
 EXAMPLE_SHAPE = (2, 3, 96, 64)
 LARGE = ("acnet_resnet18", "mobileone_s0", "repvgg_a0")
-DEFAULT_OF_LARGE = {
-    "mobileone_s0": ("script_unfolded", True),
-    "repvgg_a0": ("script_unfolded", True),
-}
+DEFAULT_OF_LARGE = {"repvgg_a0": ("script_unfolded", True)}
 CI_OF_LARGE = {
     "acnet_resnet18": ("script_unfolded", True),
-    "mobileone_s0": ("script", False),
+    "mobileone_s0": ("script_unfolded", True),
     "repvgg_a0": ("script", True),
 }
 ONE_EXPORT = ("csp_detector", "lcnet_rep")  # by default; of the second one more in CI
@@ -158,7 +155,8 @@ class Case(NamedTuple):
             fast &= not self.dynamic or self.name not in ("qarepvgg_a0", "im2col_net")
             return () if fast else (pytest.mark.slow,)
         slow = self.form == "dynamo" or not self.dynamic
-        return (pytest.mark.slow,) if slow and self.name != "three_branch" else ()
+        by_default = self.name == "three_branch" and (self.form, self.dynamic) != ("dynamo", True)
+        return (pytest.mark.slow,) if slow and not by_default else ()
 
 
 CASES = [

@@ -178,7 +178,7 @@ def test_folds_broadcast_of_one_channel_branch():
 def test_refuses_product_of_two_branches():
     b = Builder()
     x = b.input("n", C, "h", "w")
-    y = b.op("Mul", b.conv(x, C, C, (1, 1)), b.conv(x, C, C, (1, 1)))
+    y = b.op("Mul", b.conv(x, C, C, (1, 1)), b.conv(x, C, C, (3, 3), pads=[1] * 4))
     folded = optimized(b.model(y), *SIZES)
     assert folded.ops == {"Conv": 2, "Mul": 1}
     assert "both computed" in folded.reasons
@@ -341,7 +341,7 @@ def test_refuses_scale_of_channels_that_may_broadcast():
 def test_refuses_sum_of_channels_that_do_not_broadcast():
     b = Builder()
     x = b.input("n", C, "h", "w")
-    y = b.op("Add", b.conv(x, C, 2, (3, 3)), b.conv(x, C, 3, (3, 3)))
+    y = b.op("Add", b.conv(x, C, 2, (1, 1)), b.conv(x, C, 3, (3, 3), pads=[1] * 4))
     model = b.model(y)
     left_alone(model)
     reasons = [r.reason for r in onnxfuse.optimize(model).report.refusals]

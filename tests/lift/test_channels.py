@@ -88,7 +88,7 @@ def test_refuses_gather_along_space_or_by_scalar():
     b = Builder()
     x = b.input("n", C, 4, 4)
     y = b.op("Gather", b.conv(x, C, C, (1, 1)), b.constant([3, 0, 2, 1]), axis=2)
-    z = b.op("Gather", b.conv(x, C, C, (1, 1)), b.constant(np.int64(2)), axis=1)
+    z = b.op("Gather", b.conv(x, C, C, (3, 3), pads=[1] * 4), b.constant(np.int64(2)), axis=1)
     folded = optimized(b.model(y, z), {"n": 2})
     assert folded.ops == {"Conv": 2, "Gather": 2}
 
@@ -104,7 +104,7 @@ def test_folds_concat_of_input_and_convs():
 def test_refuses_concat_along_space():
     b = Builder()
     x = b.input("n", C, 4, 4)
-    y = b.op("Concat", b.conv(x, C, C, (1, 1)), b.conv(x, C, C, (1, 1)), axis=2)
+    y = b.op("Concat", b.conv(x, C, C, (1, 1)), b.conv(x, C, C, (3, 3), pads=[1] * 4), axis=2)
     assert optimized(b.model(y), {"n": 2}).ops == {"Conv": 2, "Concat": 1}
 
 

@@ -78,6 +78,7 @@ def all_nodes(model):
         yield from nodes_of(function.node)
 
 
+@pytest.mark.slow
 def test_every_operator_that_lifts_is_drawn(drawn):
     operators = {node.op_type for model in drawn for node in all_nodes(model)}
     assert RULES.keys() - operators == set()
@@ -99,10 +100,12 @@ def pools(drawn):
     ]
 
 
+@pytest.mark.slow
 def test_pools_of_every_rank_are_drawn(drawn):
     assert {len(given["kernel_shape"]) for given in pools(drawn)} == {1, 2, 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("counts", [0, 1])
 @pytest.mark.parametrize("setting", ["ceil_mode", "dilations", "auto_pad", "strides"])
 def test_pools_of_every_kind_are_drawn(drawn, setting, counts):
@@ -121,11 +124,13 @@ def levels_of_reads(nodes, around=()):
             yield from levels_of_reads(body.node, scopes)
 
 
+@pytest.mark.slow
 def test_tensors_of_every_level_are_captured(drawn):
     levels = {found for model in drawn for found in levels_of_reads(model.proto.graph.node)}
     assert {0, 1, 2} <= levels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("outer", "inner"), [("If", "Loop"), ("Loop", "If"), ("If", "If")])
 def test_bodies_in_bodies_are_drawn(drawn, outer, inner):
     assert any(
@@ -138,11 +143,13 @@ def test_bodies_in_bodies_are_drawn(drawn, outer, inner):
     )
 
 
+@pytest.mark.slow
 def test_scan_outputs_are_drawn(drawn):
     loops = [n for model in drawn for n in all_nodes(model) if n.op_type == "Loop"]
     assert {len(node.output) for node in loops} == {1, 2}
 
 
+@pytest.mark.slow
 def test_functions_of_every_kind_are_drawn(drawn):
     """With constants and convolutions of their own, and attributes from calls and from defaults."""
     functions = [function for model in drawn for function in model.proto.functions]

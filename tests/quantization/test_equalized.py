@@ -66,6 +66,7 @@ def uneven(model, seed=0):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["repvgg", "dbb"])
 def test_uneven_channels_lose_accuracy_by_folding_alone(name):
     """Equalized, they are within half a point of the float model's accuracy."""

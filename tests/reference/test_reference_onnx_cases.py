@@ -82,6 +82,7 @@ def check(case_name, model, opset, inputs, outputs, rtol, atol):
             np.testing.assert_array_equal(value, expected, case_name, strict=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op_type", sorted(SUPPORTED))
 def test_node_cases(op_type):
     cases = node_cases()[op_type]

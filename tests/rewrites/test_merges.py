@@ -282,6 +282,17 @@ def test_weights_that_others_read_stay():
     assert {weight, bias} <= {t.name for t in folded.model.graph.initializer}
 
 
+def test_narrow_layers_stay_together():
+    """Bytes count for more than multiply-adds there, by the model of the cost."""
+    b = Builder()
+    x = start(b)
+    y = b.op("Mul", *(b.conv(x, K, 4, (1, 1)) for _ in range(2)))
+    z = b.op("Mul", *(b.conv(y, 4, 4, (1, 1)) for _ in range(2)))
+    folded = optimized(b.model(z), *SIZES)
+    merged(folded, 2)
+    assert folded.ops == {"Tanh": 1, "Conv": 2, "Split": 2, "Mul": 2}
+
+
 def test_float16():
     b = Builder(elem_type=TensorProto.FLOAT16)
     merged(optimized(b.model(*ends(b, *heads(b, start(b)))), *SIZES))

@@ -213,6 +213,7 @@ def test_a_shape_that_is_computed(whole):
     assert "holds is not known" in folded.reasons
 
 
+@pytest.mark.slow
 def test_windows_that_reach_too_far_for_a_probe():
     b = Builder()
     y = b.op("MaxPool", scale(b, start(b)), kernel_shape=[900, 900])

@@ -72,6 +72,7 @@ def random_network(seed: int) -> onnx.ModelProto:
     return b.model(conv(b, x, count, 5, unread=some(rng, count)), *outputs)
 
 
+@pytest.mark.slow
 def test_random_networks():
     found = [len(folds(optimized(random_network(seed), *SIZES))) for seed in range(20)]
     assert sum(found) > 15

@@ -59,6 +59,7 @@ def test_random_ways_compute_the_same(start):
         optimized(random_way(seed), *SIZES)
 
 
+@pytest.mark.slow
 def test_most_of_them_move():
     moves = [
         sum(

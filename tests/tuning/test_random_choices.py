@@ -88,6 +88,7 @@ def test_regions_of_many_graphs_run_by_themselves(model):
     check_extracts(model)
 
 
+@pytest.mark.slow
 @given(models(most=16), st.integers(0, 2**32 - 1))
 @settings(max_examples=8, derandomize=True, **CALM)
 def test_any_choice_computes_the_same(model, seed):
