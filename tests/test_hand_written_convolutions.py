@@ -166,7 +166,9 @@ def assert_exports(module, case, form, memory_format=torch.contiguous_format):
     assert_convolves(torch.from_numpy(y), x, conv.weight, conv.bias, case)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form", [pytest.param(f, marks=pytest.mark.slow) if f == "dynamo" else f for f in FORMS]
+)
 @pytest.mark.parametrize("module", [*MODULES, GroupedSliceConv2d])
 def test_exported_model(module, form):
     case = CASES["groups" if module is GroupedSliceConv2d else "one_axis_padded"]

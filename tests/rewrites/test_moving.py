@@ -213,6 +213,7 @@ def test_a_mean_that_drops_axes():
     assert moved(b, y).ops == {"Sigmoid": 1, "ReduceMean": 1, "Gemm": 1}
 
 
+@pytest.mark.slow
 def test_channels_behind():
     """(N, C, H, W) to (N, H W, C), as vision transformers do."""
     b = Builder()
