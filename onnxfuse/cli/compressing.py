@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxfuse.cli.options import json_option, model_argument, quiet_option
+from onnxfuse.cli.options import json_option, model_argument, quiet_option, report_option
 from onnxfuse.cli.output import Written, progress
 from onnxfuse.cli.running import size_option
 from onnxfuse.cli.sampling import FORMS, files_of, pixel_options, pixels_of
+
+if TYPE_CHECKING:
+    from onnxfuse.compression.result import CompressReport
 
 
 @click.command()
@@ -69,6 +72,7 @@ from onnxfuse.cli.sampling import FORMS, files_of, pixel_options, pixels_of
     "--fold/--no-fold", default=True, show_default=True, help="Fold the model first, as optimize."
 )
 @json_option
+@report_option
 @quiet_option
 def compress(
     model: Path,
@@ -87,6 +91,7 @@ def compress(
     keep: tuple[str, ...],
     fold: bool,
     json_path: Path | None,
+    report_path: Path | None,
     quiet: bool,
 ) -> None:
     """Store MODEL's weights as integers with a scale for each block; MODEL is not touched.
@@ -100,8 +105,8 @@ def compress(
     if budget is not None and bits is not None:
         raise click.UsageError("--budget chooses the bits: it goes without --bits")
     target = output or model.parent / f"{model.name.removesuffix('.onnx')}.compressed.onnx"
-    files = files_of([calibration], [target, json_path])
-    written = Written(target, json_path, *files, models=[model])
+    files = files_of([calibration], [target, json_path, report_path])
+    written = Written(target, json_path, *files, models=[model], report=report_path)
     settled = parse_sizes(sizes)
     with progress(quiet) as tell:
         result = run(
@@ -120,5 +125,13 @@ def compress(
             progress=tell,
         )
         tell("writing")
-        written.write(result.report.to_json(), result.save)
+        written.write(
+            result.report.to_json(), result.save, lambda: _page(result.report, model.name)
+        )
     show_compress(written.console(quiet), result.report, model, target)
+
+
+def _page(report: CompressReport, name: str) -> str:
+    from onnxfuse.report.html import compress_page
+
+    return compress_page(report, name)

@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxfuse.cli.options import json_option, keep_option, model_argument, quiet_option, skip_option
+from onnxfuse.cli.options import (
+    json_option,
+    keep_option,
+    model_argument,
+    quiet_option,
+    report_option,
+    skip_option,
+)
 from onnxfuse.cli.output import Written, progress
 from onnxfuse.cli.running import size_option, threads_option
 from onnxfuse.cli.sampling import FORMS, files_of, pixel_options, pixels_of
 
 if TYPE_CHECKING:
-    from onnxfuse.quantization import QuantizeResult
+    from onnxfuse.quantization import QuantizeReport, QuantizeResult
 
 
 @click.command()
@@ -66,6 +73,7 @@ if TYPE_CHECKING:
 @pixel_options
 @threads_option
 @json_option
+@report_option
 @quiet_option
 @skip_option
 @keep_option
@@ -84,6 +92,7 @@ def quantize(
     bgr: bool,
     threads: int | None,
     json_path: Path | None,
+    report_path: Path | None,
     quiet: bool,
     skip: tuple[str, ...],
     keep: tuple[str, ...],
@@ -97,8 +106,8 @@ def quantize(
     from onnxfuse.runtime import parse_sizes
 
     target = output or model.parent / f"{model.name.removesuffix('.onnx')}.int8.onnx"
-    files = files_of([calibration, evaluation], [target, json_path])
-    written = Written(target, json_path, *files, models=[model])
+    files = files_of([calibration, evaluation], [target, json_path, report_path])
+    written = Written(target, json_path, *files, models=[model], report=report_path)
     settled = parse_sizes(sizes)
     with progress(quiet) as tell:
         result: QuantizeResult = run(
@@ -117,5 +126,13 @@ def quantize(
             progress=tell,
         )
         tell("writing")
-        written.write(result.report.to_json(), result.save)
+        written.write(
+            result.report.to_json(), result.save, lambda: _page(result.report, model.name)
+        )
     show_quantize(written.console(quiet), result.report, model, target)
+
+
+def _page(report: QuantizeReport, name: str) -> str:
+    from onnxfuse.report.html import quantize_page
+
+    return quantize_page(report, name)

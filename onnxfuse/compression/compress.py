@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,7 +21,13 @@ from onnxfuse.compression.budget import CHOICES, Option, State, chosen_path
 from onnxfuse.compression.kernel import Kernel, quantized
 from onnxfuse.compression.lower import OPSETS, STORED, Lowered, integer_type, is_known, put_in
 from onnxfuse.compression.measuring import Reference, outputs_of, runs_opset
-from onnxfuse.compression.result import Compressed, CompressReport, LeftAlone, OutputError
+from onnxfuse.compression.result import (
+    Compressed,
+    CompressReport,
+    CompressResult,
+    LeftAlone,
+    OutputError,
+)
 from onnxfuse.compression.weights import Weight, find_weights, graphs_of
 from onnxfuse.errors import ModelError
 from onnxfuse.hollow import Emptied, hollow, payload_bytes
@@ -41,29 +47,6 @@ rule it is zero. An operator that means something else there is off by far more.
 
 Scales = Literal["float16", "float32"]
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class CompressResult:
-    """A compressed model and the report on it.
-
-    Attributes:
-        model: The new model; the one given is not changed.
-        report: What was compressed, what was left alone, sizes and errors.
-        source: The new model, and where it keeps its weights.
-    """
-
-    model: onnx.ModelProto
-    report: CompressReport
-    source: io.Source = field(repr=False)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the model; the file appears whole or not at all.
-
-        Raises:
-            ModelError: If it cannot be written there, or the path is the input file.
-        """
-        io.write(self.source, path)
 
 
 def compress(

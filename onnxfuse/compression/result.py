@@ -1,9 +1,13 @@
-"""What a compression reports."""
+"""What a compression gives and reports."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import os
+from dataclasses import asdict, dataclass, field
 
+import onnx
+
+from onnxfuse import io
 from onnxfuse.serial import to_json
 
 
@@ -103,3 +107,40 @@ class CompressReport:
     def to_json(self) -> str:
         """The report as JSON, keys as the attributes are named, and the ratio."""
         return to_json({**asdict(self), "ratio": self.ratio})
+
+
+@dataclass(frozen=True)
+class CompressResult:
+    """A compressed model and the report on it.
+
+    Attributes:
+        model: The new model; the one given is not changed.
+        report: What was compressed, what was left alone, sizes and errors.
+        source: The new model, and where it keeps its weights.
+    """
+
+    model: onnx.ModelProto
+    report: CompressReport
+    source: io.Source = field(repr=False)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the model; the file appears whole or not at all.
+
+        Raises:
+            ModelError: If it cannot be written there, or the path is the input file.
+        """
+        io.write(self.source, path)
+
+    def save_report(self, path: str | os.PathLike[str], name: str = "model") -> None:
+        """Writes the report as a page of HTML: one file, which loads nothing from anywhere.
+
+        Args:
+            path: Where to.
+            name: What the page calls the model.
+
+        Raises:
+            ModelError: If it cannot be written there, or the path is an input file.
+        """
+        from onnxfuse.report.html import compress_page
+
+        io.write_text(compress_page(self.report, name), path, *self.source.files)

@@ -76,6 +76,20 @@ class QuantizeResult:
         """
         io.write(self.source, path)
 
+    def save_report(self, path: str | os.PathLike[str], name: str = "model") -> None:
+        """Writes the report as a page of HTML: one file, which loads nothing from anywhere.
+
+        Args:
+            path: Where to.
+            name: What the page calls the model.
+
+        Raises:
+            ModelError: If it cannot be written there, or the path is an input file.
+        """
+        from onnxfuse.report.html import quantize_page
+
+        io.write_text(quantize_page(self.report, name), path, *self.source.files)
+
 
 def quantize(
     model: Any,

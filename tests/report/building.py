@@ -5,7 +5,12 @@ from onnx import helper, numpy_helper
 
 from onnxfuse.benchmark import BenchResult
 from onnxfuse.benchmark.result import Interval, Timing
+from onnxfuse.certify import Certificate
+from onnxfuse.compression.result import Compressed, CompressReport, LeftAlone, OutputError
+from onnxfuse.equalization import Equalized
 from onnxfuse.parity import CheckResult, Closeness, Divergence, Meaning, OutputParity
+from onnxfuse.quantization import Form, Quality, Quantized, QuantizeReport
+from onnxfuse.report.report import Refused
 from tests.handmade import build, value
 
 
@@ -112,3 +117,65 @@ def measured():
         {"processor": "A processor, 2 cores", "onnxruntime": "1.32.0"},
         ("another process was at work",),
     )
+
+
+def _form(name, snr, milliseconds, megabytes, accuracy=0.98):
+    error = None if snr is None else 10 ** (-snr / 20)
+    ratio, latency = 2.0 / milliseconds, milliseconds * 1e-3
+    return Form(
+        name,
+        round(megabytes * 2**20),
+        Quality(accuracy, snr, error),
+        Interval(latency, latency * 0.97, latency * 1.05),
+        Interval(ratio, ratio * 0.96, ratio * 1.03),
+    )
+
+
+def quantized(**changed):
+    """A model in five forms, of which one could not be made."""
+    held = {
+        "forms": (
+            _form("float", None, 3.0, 4.0, 0.99),
+            _form("float, folded", 120.5, 2.0, 3.0, 0.99),
+            Form("int8", failure="the quantizer does not know it"),
+            _form("int8, folded", 12.25, 1.0, 0.8, 0.5),
+            _form("int8, folded, equalized", 31.5, 1.25, 1.0),
+        ),
+        "operators": (Quantized("Conv", 7, 8), Quantized("Gemm", 1, 1)),
+        "left": (Refused("first", "Conv", "it is to stay float"),),
+        "equalized": (
+            Equalized("a", "Conv", "scaled", Certificate(2e-16, ((1, 3),))),
+            Equalized("b", "PRelu", "scaled", Certificate(4e-16, ((1, 3),))),
+            Equalized("c", "Conv", "split", Certificate(3e-16, ((1, 3),))),
+        ),
+        "method": "minmax",
+        "weight_bits": 7,
+        "weight_bits_reason": "sums saturate",
+        "calibration": "images",
+        "calibrated": 40,
+        "evaluation": "others.npz",
+        "evaluated": 1,
+        "machine": {"processor": "A processor, 2 cores", "onnxruntime": "1.32.0"},
+        "notes": ("the model is float16",),
+    }
+    return QuantizeReport(**{**held, **changed})
+
+
+def compressed(count=3, **changed):
+    """Some weights in integers, the later ones the worse, and one in float."""
+    held = {
+        "compressed": tuple(
+            Compressed(f"w{n}", f"conv{n}", (8, 4, 3, 3), 4, 32, "float16", 30.0 - n, 1152, 200)
+            for n in range(count)
+        ),
+        "left": (LeftAlone("v", "last", "something else reads it"),),
+        "bits": 4,
+        "block": 32,
+        "budget": None,
+        "folded": 5,
+        "opset": (17, 21),
+        "bytes_before": 40_960,
+        "bytes_after": 8_192,
+        "error": OutputError(0.0123, 38.2, 2, "given"),
+    }
+    return CompressReport(**{**held, **changed})

@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 
 import onnxfuse
-from onnxfuse.report.html import bench_page, check_page, optimize_page
+from onnxfuse.report.html import (
+    bench_page,
+    check_page,
+    compress_page,
+    optimize_page,
+    quantize_page,
+)
 from scripts.bench_optimizer import multi_branch
-from tests.report.building import checked, measured, two_branches
+from tests.report.building import checked, compressed, measured, quantized, two_branches
 from tests.report.chromium import VARIABLE, Chromium, found
 from tests.report.test_optimize_page import EXAMPLE, HOSTILE
 
@@ -92,6 +98,8 @@ def pages(tmp_path_factory):
         "agree": check_page(checked(), example),
         "differ": check_page(checked(fold, agrees=False)),
         "bench": bench_page(measured()),
+        "quantize": quantize_page(quantized(), "int8.onnx"),
+        "compress": compress_page(compressed(30), "small.onnx"),
         "large": optimize_page(onnxfuse.optimize(multi_branch(2_000)), "large.onnx"),
     }
     for name, text in made.items():
@@ -110,7 +118,7 @@ def requests(browser):
     return [r["request"]["url"] for r in sent if r["type"] != "Document"]
 
 
-KINDS = ("optimize", "refused", "hostile", "agree", "differ", "bench")
+KINDS = ("optimize", "refused", "hostile", "agree", "differ", "bench", "quantize", "compress")
 
 
 @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)

@@ -1,7 +1,9 @@
 """`--report` on the command line."""
 
+import numpy as np
 import pytest
 
+import onnxfuse
 from onnxfuse import CertificateError, fold
 from tests.report.building import two_branches
 from tests.report.reading import read
@@ -89,3 +91,37 @@ def test_nothing_is_written_when_the_page_fails(folder, call, monkeypatch):
     code, _, err = call("optimize", "model.onnx", "--report", "r.html", "--json", "r.json")
     assert (code, err.strip()) == (2, "onnxfuse: interrupted")
     assert files(folder) == ["model.onnx"]
+
+
+def test_quantize_and_compress_write_it_too(folder, call):
+    np.savez("samples.npz", x=np.zeros((2, 4, 8, 8), np.float32))
+    wanted = {
+        "quantize": ("quantize", "model.onnx", "-q", "--no-compare", "-c", "samples.npz"),
+        "compress": ("compress", "model.onnx", "-q"),
+    }
+    for name, arguments in wanted.items():
+        assert call(*arguments, "--report", f"{name}.html") == (0, "", "")
+        page = read((folder / f"{name}.html").read_text(encoding="utf-8"))
+        assert page.one("h1").text == "model.onnx"
+
+
+@pytest.mark.parametrize("command", ["quantize", "compress"])
+def test_samples_are_not_replaced_by_it(folder, call, command):
+    np.savez("samples.npz", x=np.zeros((2, 4, 8, 8), np.float32))
+    held = (folder / "samples.npz").read_bytes()
+    arguments = (command, "model.onnx", "-c", "samples.npz", "--report", "samples.npz")
+    code, _, err = call(*arguments)
+    assert code == 2
+    assert "input file" in err
+    assert (folder / "samples.npz").read_bytes() == held
+
+
+def test_from_python(folder):
+    x = {"x": np.zeros((2, 4, 8, 8), np.float32)}
+    results = (onnxfuse.quantize("model.onnx", x, compare=False), onnxfuse.compress("model.onnx"))
+    for result in results:
+        result.save_report("page.html", "some model")
+        page = read((folder / "page.html").read_text(encoding="utf-8"))
+        assert page.one("h1").text == "some model"
+        with pytest.raises(onnxfuse.ModelError, match="input file"):
+            result.save_report("model.onnx")

@@ -18,16 +18,19 @@ def refusals_section(refusals: Sequence[Refused]) -> Section:
     if not refusals:
         body = tag("p", "No node that could have been folded was left as it is.", class_="soft")
         return Section("refused", "Left as they are", body)
+    lead = (
+        f"{plural(len(refusals), 'node')} with an operator that folds elsewhere, and why not here."
+    )
+    return Section("refused", "Left as they are", grouped(refusals, lead))
+
+
+def grouped(refusals: Sequence[Refused], lead: str) -> Markup:
+    """Refusals by their reason, the most frequent first, behind a sentence."""
     by_reason: dict[str, list[Refused]] = defaultdict(list)
     for refused in refusals:
         by_reason[_gist(refused)].append(refused)
     groups = sorted(by_reason.items(), key=lambda item: -len(item[1]))
-    lead = (
-        f"{plural(len(refusals), 'node')} with an operator that folds elsewhere, and why not here."
-    )
-    return Section(
-        "refused", "Left as they are", joined(tag("p", lead), *(_group(*g) for g in groups))
-    )
+    return joined(tag("p", lead), *(_group(*group) for group in groups))
 
 
 def _gist(refused: Refused) -> str:
