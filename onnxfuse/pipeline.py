@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,6 +19,7 @@ from onnxfuse.probe import Effort, Search, Setting, model_settings
 from onnxfuse.report.counts import assumed_sizes, concrete_types, count, lacks_types
 from onnxfuse.report.report import Refused, Report
 from onnxfuse.rewrites import INSTEAD, LAST, OPERATORS, REWRITES, TRIED, Rewrite, flush_denormals
+from onnxfuse.saving import Saved
 from onnxfuse.shapes import default_opset, infer_types
 from onnxfuse.symbols import completed_types
 
@@ -38,7 +38,7 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class OptimizeResult:
+class OptimizeResult(Saved):
     """An optimized model and the report on it.
 
     Attributes:
@@ -51,27 +51,11 @@ class OptimizeResult:
     report: Report
     source: io.Source = field(repr=False)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the model; the file appears whole or not at all.
-
-        Raises:
-            ModelError: If it cannot be written there, or the path is the input file.
-        """
-        io.write(self.source, path)
-
-    def save_report(self, path: str | os.PathLike[str], name: str = "model") -> None:
-        """Writes the report as a page of HTML: one file, which loads nothing from anywhere.
-
-        Args:
-            path: Where to.
-            name: What the page calls the model.
-
-        Raises:
-            ModelError: If it cannot be written there, or the path is an input file.
-        """
+    def page(self, name: str = "model") -> str:
+        """The report as a page of HTML."""
         from onnxfuse.report.html import optimize_page
 
-        io.write_text(optimize_page(self, name), path, *self.source.files)
+        return optimize_page(self, name)
 
     def load(self, tensor: onnx.TensorProto) -> Array:
         """The value of one of the new model's initializers, wherever its data is kept."""

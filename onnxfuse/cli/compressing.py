@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -11,9 +11,6 @@ from onnxfuse.cli.options import json_option, model_argument, quiet_option, repo
 from onnxfuse.cli.output import Written, progress
 from onnxfuse.cli.running import size_option
 from onnxfuse.cli.sampling import FORMS, files_of, pixel_options, pixels_of
-
-if TYPE_CHECKING:
-    from onnxfuse.compression.result import CompressReport
 
 
 @click.command()
@@ -125,13 +122,5 @@ def compress(
             progress=tell,
         )
         tell("writing")
-        written.write(
-            result.report.to_json(), result.save, lambda: _page(result.report, model.name)
-        )
+        written.write(result.report.to_json(), result.save, lambda: result.page(model.name))
     show_compress(written.console(quiet), result.report, model, target)
-
-
-def _page(report: CompressReport, name: str) -> str:
-    from onnxfuse.report.html import compress_page
-
-    return compress_page(report, name)

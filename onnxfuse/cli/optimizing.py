@@ -171,11 +171,5 @@ class _Job:
                 found = measured(model, result, lambda step: optimized((*skip, step), tell))
                 result = replace(result, report=replace(result.report, gate=found))
             tell("writing")
-            written.write(result.report.to_json(), result.save, lambda: _page(result, model.name))
+            written.write(result.report.to_json(), result.save, lambda: result.page(model.name))
         show(written.console(self.quiet), result.report, model, self.output)
-
-
-def _page(result: OptimizeResult, name: str) -> str:
-    from onnxfuse.report.html import optimize_page
-
-    return optimize_page(result, name)

@@ -20,7 +20,7 @@ from onnxfuse.cli.running import size_option, threads_option
 from onnxfuse.cli.sampling import FORMS, files_of, pixel_options, pixels_of
 
 if TYPE_CHECKING:
-    from onnxfuse.quantization import QuantizeReport, QuantizeResult
+    from onnxfuse.quantization import QuantizeResult
 
 
 @click.command()
@@ -126,13 +126,5 @@ def quantize(
             progress=tell,
         )
         tell("writing")
-        written.write(
-            result.report.to_json(), result.save, lambda: _page(result.report, model.name)
-        )
+        written.write(result.report.to_json(), result.save, lambda: result.page(model.name))
     show_quantize(written.console(quiet), result.report, model, target)
-
-
-def _page(report: QuantizeReport, name: str) -> str:
-    from onnxfuse.report.html import quantize_page
-
-    return quantize_page(report, name)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, field
 
 import onnx
 
 from onnxfuse import io
+from onnxfuse.saving import Saved
 from onnxfuse.serial import to_json
 
 
@@ -110,7 +110,7 @@ class CompressReport:
 
 
 @dataclass(frozen=True)
-class CompressResult:
+class CompressResult(Saved):
     """A compressed model and the report on it.
 
     Attributes:
@@ -123,24 +123,8 @@ class CompressResult:
     report: CompressReport
     source: io.Source = field(repr=False)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the model; the file appears whole or not at all.
-
-        Raises:
-            ModelError: If it cannot be written there, or the path is the input file.
-        """
-        io.write(self.source, path)
-
-    def save_report(self, path: str | os.PathLike[str], name: str = "model") -> None:
-        """Writes the report as a page of HTML: one file, which loads nothing from anywhere.
-
-        Args:
-            path: Where to.
-            name: What the page calls the model.
-
-        Raises:
-            ModelError: If it cannot be written there, or the path is an input file.
-        """
+    def page(self, name: str = "model") -> str:
+        """The report as a page of HTML."""
         from onnxfuse.report.html import compress_page
 
-        io.write_text(compress_page(self.report, name), path, *self.source.files)
+        return compress_page(self.report, name)

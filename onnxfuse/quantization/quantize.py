@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -47,13 +46,14 @@ from onnxfuse.quantization.restoring import restored
 from onnxfuse.report.report import Refused, Report
 from onnxfuse.rewrites import APART
 from onnxfuse.runtime import Loaded, load_model
+from onnxfuse.saving import Saved
 
 _AUDIBLE = 0.5  # decibels
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
-class QuantizeResult:
+class QuantizeResult(Saved):
     """A model in int8, and the report on it.
 
     Attributes:
@@ -68,27 +68,11 @@ class QuantizeResult:
     folding: Report = field(repr=False)
     source: io.Source = field(repr=False)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the model; the file appears whole or not at all.
-
-        Raises:
-            ModelError: If it cannot be written there, or the path is the input file.
-        """
-        io.write(self.source, path)
-
-    def save_report(self, path: str | os.PathLike[str], name: str = "model") -> None:
-        """Writes the report as a page of HTML: one file, which loads nothing from anywhere.
-
-        Args:
-            path: Where to.
-            name: What the page calls the model.
-
-        Raises:
-            ModelError: If it cannot be written there, or the path is an input file.
-        """
+    def page(self, name: str = "model") -> str:
+        """The report as a page of HTML."""
         from onnxfuse.report.html import quantize_page
 
-        io.write_text(quantize_page(self.report, name), path, *self.source.files)
+        return quantize_page(self.report, name)
 
 
 def quantize(
