@@ -126,11 +126,11 @@ class Case(NamedTuple):
     def marks(self) -> tuple[pytest.MarkDecorator, ...]:
         """Which run has the case.
 
-        The default run has every export of the smallest network, and of the others one or two by
-        the tracing exporter, which takes no time. Of the large networks CI has one export, where
-        that takes less than half a minute, or none; the nightly run has the others: torch's default
-        exporter alone takes minutes for large networks if they are dynamic, and for slices that are
-        assigned to. All tests of an export go to one worker.
+        The default run has every export of the smallest network but one, and of the others one or
+        two by the tracing exporter, which takes no time, or none. Of the large networks CI has one
+        or two exports, where these take less than half a minute, or none; the nightly run has the
+        others: torch's default exporter alone takes minutes for large networks if they are dynamic,
+        and for slices that are assigned to. All tests of an export go to one worker.
         """
         if self.name in ("repvgg_b1g4", "mobileone_s1", "unireplknet_a", *MOVING):
             in_ci = (self.form, self.dynamic) == ("script_unfolded", True)
