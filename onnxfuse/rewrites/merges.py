@@ -68,9 +68,10 @@ def merge_convolutions(
         return outcome
     least = measured.paying_from(NAME) if margin is None else margin
     rows = Rows(graph)
+    gone = set[int]()
     for alike in _alike(graph):
         convs, gain = _best(graph, alike, blocks, least)
-        if gain <= 1:
+        if gain <= 1 or not gone.isdisjoint(convs):
             continue
         family = Family(tuple(_together(graph, convs, skip)))
         made = replaced(graph, family, rows)
@@ -79,6 +80,7 @@ def merge_convolutions(
             outcome.refusals.append((node.name or node.output[0], node.op_type, made.reason))
         else:
             outcome.folds.append(made)
+            gone.update(*family.chains)
     graph.commit(prune=bool(outcome.folds))
     return outcome
 

@@ -230,6 +230,16 @@ def test_extremes_that_do_not_broadcast_yet_stay_behind(counts):
     assert fold.nodes == ("Conv", "Split")
 
 
+def test_convolutions_that_went_along_are_not_merged_again():
+    b = Builder()
+    x, outputs = start(b), []
+    for y in heads(b, x, (1, 1, 1)):
+        y = b.op("Tanh", y)
+        outputs.append(b.op("Mul", *(b.conv(y, 1, 1) for _ in range(2))))
+    folded = optimized(b.model(*ends(b, *outputs)), *LARGER)
+    assert merged(folded)[0].nodes == ("Conv", "Tanh", "Conv", "Conv", "Mul", "Split")
+
+
 @pytest.mark.parametrize("how", ["output", "kept", "captured", "read"])
 def test_what_others_need_is_cut_before(how):
     b = Builder()
