@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from onnxfuse.affine import Refusal
-from onnxfuse.graph import Array, Graph
+from onnxfuse.graph import Array, Dim, Graph
 from onnxfuse.lift import Site, View
 from onnxfuse.messages import operator
 from onnxfuse.rewrites.pointwise import OPERATORS
@@ -24,16 +24,21 @@ _BATCH = 2
 _MOST_ELEMENTS = 1 << 28
 
 
-def is_elementwise(graph: Graph, node: onnx.NodeProto) -> bool:
-    """True for a node that works on each channel by itself, with constants for all pixels alike."""
+def is_elementwise(graph: Graph, node: onnx.NodeProto, channels: Dim) -> bool:
+    """True for a node that works on each channel by itself, with constants for all pixels alike.
+
+    Constants with more channels than that would spread one channel over all of theirs.
+    """
     shapes = [graph.constant_shape(name) or () for name in node.input if graph.is_constant(name)]
-    return operator(node) in ELEMENTWISE and all(map(_is_per_channel, shapes))
+    return operator(node) in ELEMENTWISE and all(_is_per_channel(s, channels) for s in shapes)
 
 
-def _is_per_channel(shape: Sequence[int]) -> bool:
+def _is_per_channel(shape: Sequence[int], channels: Dim) -> bool:
     """True for one number, or one for each channel of an image."""
     places = enumerate(reversed(shape), 1)
-    return all(extent == 1 or place == FROM_BEHIND for place, extent in places)
+    return len(shape) <= IMAGE.rank and all(
+        extent == 1 or (place == FROM_BEHIND and extent == channels) for place, extent in places
+    )
 
 
 def is_for_the_last(graph: Graph, nodes: Sequence[int]) -> bool:

@@ -40,6 +40,8 @@ from onnxfuse.rewrites.merge_making import Family, Rows, replaced
 NAME = "merges"
 _BLOCKS = (LANES // 2, LANES)
 _LONGEST = 24  # nodes
+_EXTREMES = ("Max", "Min")
+_BROADCAST_SINCE = 8  # opset; before it, a constant has the shape of the tensor
 
 
 def merge_convolutions(
@@ -66,16 +68,19 @@ def merge_convolutions(
         return outcome
     least = measured.paying_from(NAME) if margin is None else margin
     rows = Rows(graph)
+    gone = set[int]()
     for alike in _alike(graph):
         convs, gain = _best(graph, alike, blocks, least)
-        if gain <= 1:
+        if gain <= 1 or not gone.isdisjoint(convs):
             continue
-        made = replaced(graph, Family(tuple(_together(graph, convs, skip))), rows)
+        family = Family(tuple(_together(graph, convs, skip)))
+        made = replaced(graph, family, rows)
         if isinstance(made, Refusal):
             node = graph.nodes[convs[0]]
             outcome.refusals.append((node.name or node.output[0], node.op_type, made.reason))
         else:
             outcome.folds.append(made)
+            gone.update(*family.chains)
     graph.commit(prune=bool(outcome.folds))
     return outcome
 
@@ -156,12 +161,13 @@ def _together(
 def _chain(graph: Graph, conv: int, skip: frozenset[str]) -> list[int]:
     """A Conv and what computes on its channels, each by itself, in order."""
     chain, made = [conv], [graph.nodes[conv].output[0]]
+    channels = _channels(graph, conv)
     while len(chain) < _LONGEST:
         readers = {index for name in made for index in graph.consumers.get(name, ())}
         along = (
             index
             for index in sorted(readers.difference(chain))
-            if graph.nodes[index].op_type not in skip and _goes_along(graph, index, made)
+            if graph.nodes[index].op_type not in skip and _goes_along(graph, index, made, channels)
         )
         index = next(along, None)
         if index is None:
@@ -171,15 +177,16 @@ def _chain(graph: Graph, conv: int, skip: frozenset[str]) -> list[int]:
     return chain
 
 
-def _goes_along(graph: Graph, index: int, made: Sequence[str]) -> bool:
+def _goes_along(graph: Graph, index: int, made: Sequence[str], channels: int) -> bool:
     """True for a node that works on each channel by itself, of tensors that are made before."""
     node = graph.nodes[index]
     constants = [name for name in node.input if graph.is_constant(name)]
     if not set(filter(None, node.input)).issubset((*made, *constants)):
         return False
     if operator(node) != "Conv":
-        ranks = (len(graph.constant_shape(name) or ()) for name in constants)
-        return is_elementwise(graph, node) and max(ranks, default=0) <= IMAGE.rank
+        return is_elementwise(graph, node, channels) and not (
+            constants and node.op_type in _EXTREMES and graph.opset < _BROADCAST_SINCE
+        )
     groups = Site(graph, node, node.output[0], IMAGE).integer("group", 1)
     return (graph.constant_shape(node.input[1]) or ())[:2] == (groups, 1)
 

@@ -140,7 +140,7 @@ def _above(
                 return None
             if groups == 1:
                 return nodes if is_for_the_last(graph, nodes) else None
-        elif not inputs or not is_elementwise(graph, node):
+        elif not inputs or not is_elementwise(graph, node, channels):
             return None
         pending.update(graph.producers.get(name, -1) for name in inputs)
     return None

@@ -210,6 +210,36 @@ def test_what_differs_stays_behind(how):
     assert merged(folded)[0].nodes == ("Conv", "Tanh", "Split")
 
 
+@pytest.mark.parametrize("op", ["Max", "Mul"])
+def test_what_widens_one_channel_stays_behind(op):
+    b = Builder()
+    x = start(b)
+    before = [b.op("Tanh", b.conv(x, K, count, (1, 1))) for count in (1, 1, 5)]
+    ys = [b.op(op, y, b.random(5, 1, 1)) for y in before]
+    outputs = [b.op("ReduceMax", y, axes=[1]) for y in ys]
+    assert merged(optimized(b.model(*outputs), *SIZES))[0].nodes == ("Conv", "Tanh", "Split")
+
+
+@pytest.mark.parametrize("counts", [COUNTS, (1, 1, 1)])
+def test_extremes_that_do_not_broadcast_yet_stay_behind(counts):
+    b = Builder(7)
+    x = start(b, K, 1, 1)
+    before = [(b.conv(x, K, n, (1, 1)), n) for n in counts]
+    ys = [b.op("Max", y, b.random(1, n, 1, 1)) for y, n in before]
+    (fold,) = merged(optimized(b.model(*ends(b, *ys)), {"n": 1}))
+    assert fold.nodes == ("Conv", "Split")
+
+
+def test_convolutions_that_went_along_are_not_merged_again():
+    b = Builder()
+    x, outputs = start(b), []
+    for y in heads(b, x, (1, 1, 1)):
+        y = b.op("Tanh", y)
+        outputs.append(b.op("Mul", *(b.conv(y, 1, 1) for _ in range(2))))
+    folded = optimized(b.model(*ends(b, *outputs)), *LARGER)
+    assert merged(folded)[0].nodes == ("Conv", "Tanh", "Conv", "Conv", "Mul", "Split")
+
+
 @pytest.mark.parametrize("how", ["output", "kept", "captured", "read"])
 def test_what_others_need_is_cut_before(how):
     b = Builder()
