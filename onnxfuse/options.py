@@ -11,10 +11,12 @@ import onnx
 from onnxfuse import cost
 from onnxfuse.affine import AffineConv, is_trivial
 from onnxfuse.graph import Graph
+from onnxfuse.lift import View
 from onnxfuse.messages import operator
 from onnxfuse.plan import Option
 from onnxfuse.regions import Regions
 
+_IMAGE = View.image(4)
 _PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _SHAPES = frozenset({"Shape", "Size"})
 _POOLS = frozenset({"AveragePool", "GlobalAveragePool"})
@@ -91,12 +93,14 @@ def _options(
     )
     options = [own]
     for choice, candidate in enumerate(regions.candidates.get(name, ())):
-        if (name, candidate.source) in impossible or _is_part(graph, node, candidate.source):
+        if (name, candidate.source) in impossible:
             continue
         term = candidate.term if isinstance(candidate.term, AffineConv) else None
         trivial = term is not None and candidate.turned is None and is_trivial(term)
         moves = term is not None and term.is_movement
         if (moves or data == [candidate.source]) and not trivial:
+            continue
+        if not trivial and _is_part(graph, node, candidate.source):
             continue
         needs = (candidate.source,) if candidate.source in inside else ()
         spent, nodes = candidate.work.nanoseconds, 0 if trivial else candidate.nodes
@@ -109,10 +113,10 @@ def _options(
 
 
 def _is_part(graph: Graph, node: onnx.NodeProto, source: str) -> bool:
-    """True where a Split hands on all that a Conv makes of a tensor.
+    """True where a Split hands on all that a Conv makes of a tensor, in parts that fill no blocks.
 
-    Whether its parts are made apart depends on how runtimes block channels, which no cost here
-    knows: `rewrites.splits` and `rewrites.merges` decide it, each where the other does not.
+    Whether such parts of an image are made apart depends on how runtimes block channels, which no
+    cost here knows: `rewrites.merges` puts them together where that pays.
     """
     if operator(node) != "Split" or not all(
         graph.consumers.get(name) or graph.is_pinned(name) for name in node.output
@@ -120,7 +124,11 @@ def _is_part(graph: Graph, node: onnx.NodeProto, source: str) -> bool:
         return False
     maker = graph.producers.get(node.input[0])
     layer = None if maker is None else graph.nodes[maker]
-    return layer is not None and operator(layer) == "Conv" and layer.input[0] == source
+    if layer is None or operator(layer) != "Conv" or layer.input[0] != source:
+        return False
+    shapes = [graph.type(name).shape or () for name in node.output]
+    counts = [shape[1] for shape in shapes if len(shape) == _IMAGE.rank]
+    return sum(not isinstance(n, int) or n % cost.LANES != 0 for n in counts) > 1
 
 
 def _own_cost(regions: Regions, node: onnx.NodeProto, name: str, data: list[str]) -> int:

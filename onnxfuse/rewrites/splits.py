@@ -13,7 +13,7 @@ convolutions, and puts them back in order for a Split alone.
    and Convs whose groups are as many channels behind as in front (depthwise ones), of which each
    part has whole groups. Nobody else reads, or needs, what they make.
 3. A Split, or Slices, along the channels read the last tensor, nothing else does, and no channel is
-   in two parts.
+   in two parts. There are no more than `_MOST_PARTS`.
 4. It pays: each part fills whole blocks, of `LANES` channels, and where the kernel is larger than
    1x1 as many of them as a runtime works on at a time. A part goes on to another Conv, through
    nothing but what takes blocks as well.
@@ -54,6 +54,7 @@ _BLOCKED = ELEMENTWISE | {
 }
 _AT_A_TIME = 4  # blocks; with fewer, kernels larger than 1x1 became slower when measured
 _LONGEST, _FARTHEST = 24, 64  # nodes
+_MOST_PARTS = 32
 
 
 def split_convolutions(graph: Graph, skip: frozenset[str], *, always: bool = False) -> Outcome:
@@ -91,7 +92,7 @@ def _head(graph: Graph, name: str, skip: frozenset[str]) -> Head | None:
     if graph.is_pinned(name):
         return None
     parts = _parts(graph, name, skip)
-    nodes = _above(graph, name, parts, skip) if parts else None
+    nodes = _above(graph, name, parts, skip) if 0 < len(parts) <= _MOST_PARTS else None
     if nodes is None:
         return None
     weight = graph.constant_shape(graph.nodes[nodes[0]].input[1]) or ()

@@ -377,6 +377,25 @@ def test_parts_that_do_not_pay_are_for_tune(sizes):
     assert operators == ["Tanh", *["Conv"] * len(sizes), *["Flatten"] * len(sizes)]
 
 
+@pytest.mark.parametrize("count", [32, 64])
+def test_a_gate_at_the_end(count):
+    """No other Conv follows, but parts that fill blocks cost no more apart."""
+    b = Builder()
+    first, second = split(b, conv(b, start(b), 2 * count), (count, count))
+    y = b.op("Mul", first, b.op("Sigmoid", second))
+    folded = optimized(b.model(b.op("Flatten", y)), *SIZES)
+    assert folded.ops == {"Tanh": 1, "Conv": 2, "Sigmoid": 1, "Mul": 1, "Flatten": 1}
+
+
+def test_a_part_that_is_what_the_convolution_reads():
+    b = Builder()
+    weight = np.concatenate([np.eye(K), b.values(3, K)])[..., None, None]
+    y = b.op("Conv", start(b), b.constant(weight))
+    same, other = split(b, y, (K, 3))
+    folded = optimized(b.model(b.op("Exp", same), b.op("Flatten", other)), *SIZES)
+    assert "Split" not in folded.ops
+
+
 def test_inside_a_body():
     b = Builder()
     x = start(b)

@@ -310,6 +310,12 @@ def test_refuses_a_part_without_channels():
     kept(b, behind(b, [parts[0], parts[2]]), b.op("ReduceSum", "nothing"))
 
 
+def test_refuses_many_parts():
+    b = Builder()
+    parts = split(b, silu(b, conv(b, start(b), 33 * 16)), (16,) * 33)
+    kept(b, behind(b, parts, (16,) * 33))
+
+
 def test_refuses_what_nobody_needs():
     b = Builder()
     y = silu(b, conv(b, start(b)))
