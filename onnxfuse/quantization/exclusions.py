@@ -13,10 +13,11 @@ from onnxfuse.messages import bodies, names_read, operator
 from onnxfuse.report.report import Refused
 from onnxfuse.shapes import infer_types
 
-_MOVING = frozenset(
+MOVING = frozenset(
     {"Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split"}
     | {"Squeeze", "Tile", "Transpose", "Unsqueeze"}
 )
+"""Operators that make the numbers they are given, in other places, and no others but a padding."""
 _INTEGER = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}
 )
@@ -118,7 +119,7 @@ def _found(
             reason = "it reads a constant without elements"
         elif delicate.intersection((*node.input, *node.output)):
             reason = "8 bits cannot hold what it makes or reads"
-        elif operator(node) not in _MOVING and constant.issuperset(node.output):
+        elif operator(node) not in MOVING and constant.issuperset(node.output):
             reason = "it computes a constant"
         elif operator(node) in ("Relu", "Clip") and data in outputs:
             reason = "it reads an output of the model"
