@@ -121,18 +121,19 @@ def _apart(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.ModelProto:
     return made
 
 
-def has_work(model: onnx.ModelProto, exclude: Container[str]) -> bool:
-    """Whether there is a node that the library would quantize: without any, ONNX Runtime warns."""
+def taken(model: onnx.ModelProto, exclude: Container[str]) -> list[onnx.NodeProto]:
+    """The nodes that the library would quantize: where there are none, ONNX Runtime warns."""
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
     known = {*QDQRegistry, *QLinearOpsRegistry}  # what quantize_static takes if not told
     types = infer_types(model)
-    return any(
-        node.op_type in known
+    return [
+        node
+        for node in model.graph.node
+        if node.op_type in known
         and node.name not in exclude
         and any(types.get(name, TensorType()).elem_type in _FLOATS for name in node.input)
-        for node in model.graph.node
-    )
+    ]
 
 
 def preprocessed(model: onnx.ModelProto) -> onnx.ModelProto:

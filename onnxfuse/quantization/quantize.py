@@ -30,14 +30,15 @@ from onnxfuse.quantization.comparing import (
 )
 from onnxfuse.quantization.delicate import delicate
 from onnxfuse.quantization.exclusions import integer_operator, kept_tensors, left_float
+from onnxfuse.quantization.finite import infinite
 from onnxfuse.quantization.library import (
     METHODS,
     Method,
     Recipe,
     Tell,
-    has_work,
     preprocessed,
     quantized,
+    taken,
 )
 from onnxfuse.quantization.naming import named
 from onnxfuse.quantization.plain import plain
@@ -207,12 +208,14 @@ class _Job:
         """A prepared model in int8, and what stays float.
 
         Raises:
-            ModelError: Nothing in it can be quantized, or the library cannot do it.
+            ModelError: Nothing in it can be quantized, the library cannot do it, or a tensor is not
+                finite.
         """
         left = self.left(model, samples)
         recipe = replace(recipe, exclude=tuple(refused.node for refused in left))
         made = model
-        if has_work(model, recipe.exclude):
+        if nodes := taken(model, recipe.exclude):
+            self.check_finite(model, nodes, samples)
             made = restored(quantized(model, samples, recipe, self.tell), model)
         if integer_operator(made) is None:
             names = ", ".join(WEIGHTED)
@@ -240,6 +243,18 @@ class _Job:
         total = len(samples)
         found = delicate(model, samples, lambda done: self.tell("ranges", done, total))
         return left_float(model, self.tensors, self.read, found)
+
+    def check_finite(
+        self, model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto], samples: Samples
+    ) -> None:
+        """Raises ModelError where what nodes read or make is not finite on one of the samples."""
+        total = len(samples)
+        found = infinite(model, nodes, samples, lambda done: self.tell("checking", done, total))
+        if found is not None:
+            raise ModelError(
+                f"{samples.name}: run {found.run}: {found.tensor!r} is not finite, and 8 bits hold "
+                "no such numbers"
+            )
 
     def prepared(self, source: io.Source) -> onnx.ModelProto:
         """A copy with all data in it, that the library can quantize, with nodes named."""
