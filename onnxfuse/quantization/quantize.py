@@ -155,6 +155,7 @@ def quantize(
                 prepared,
                 samples,
                 weight_bits=count,
+                keep=job.tensors,
                 progress=lambda step: tell(step, 0, None),
             )
             best, equalized = found.model, found.nodes
