@@ -21,6 +21,7 @@ from onnxfuse.errors import ModelError, OnnxfuseError
 from onnxfuse.exporter.pytorch import said
 from onnxfuse.graph import TensorType
 from onnxfuse.hollow import payload_bytes, tensors
+from onnxfuse.quantization.guarding import guarded
 from onnxfuse.quantization.hiding import hidden, shown
 from onnxfuse.quantization.naming import in_the_way, rename
 from onnxfuse.quantization.scales import scale_overrides
@@ -104,6 +105,7 @@ def quantized(
         source = io.read(made)
         source.embed()
     shown(source.model, left)
+    guarded(source.model)
     source.model.ir_version = version
     rename(source.model.graph, {new: name for name, new in others.items()})
     return source.model
