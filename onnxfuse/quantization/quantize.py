@@ -230,6 +230,7 @@ class _Job:
         """The model as it was in int8, prepared as the library recommends; or why not."""
         try:
             model = preprocessed(self.prepared(io.read(self.loaded.path)))
+            plain(model, self.tensors | self.read)  # what it made of products and sums
             named(model)
             left = self.left(model, samples)
             recipe = replace(recipe, exclude=tuple(refused.node for refused in left))
