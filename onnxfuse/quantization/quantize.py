@@ -29,6 +29,7 @@ from onnxfuse.quantization.comparing import (
     compared,
 )
 from onnxfuse.quantization.delicate import delicate
+from onnxfuse.quantization.dense import dense
 from onnxfuse.quantization.exclusions import integer_operator, kept_tensors, left_float
 from onnxfuse.quantization.finite import infinite
 from onnxfuse.quantization.library import (
@@ -264,6 +265,7 @@ class _Job:
         held.CopyFrom(source.model)
         whole = replace(source, model=held)
         whole.embed()
+        dense(held, self.loaded.name)
         model = raised(held, self.loaded.name)
         plain(model, self.tensors | self.read)
         named(model)
