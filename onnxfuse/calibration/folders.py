@@ -14,7 +14,7 @@ from onnxfuse.calibration.images import SUFFIXES, Pixels, image_reader
 from onnxfuse.calibration.samples import Samples, grouped, layout
 from onnxfuse.errors import ModelError
 from onnxfuse.io.files import one_line
-from onnxfuse.runtime import Feeds, Input, read_inputs
+from onnxfuse.runtime import Feeds, Input, read_recorded, recorded_folders
 
 ARRAY = ".npy"
 HOLDING = SUFFIXES | {ARRAY, ".pb"}
@@ -33,9 +33,10 @@ def from_folder(
     Raises:
         ModelError: It holds none of these, or they do not fit the inputs.
     """
-    if next(folder.glob("**/input_0.pb"), None) is not None:
-        recorded = read_inputs(folder, inputs)
-        return Samples(str(folder), len(recorded), lambda number: dict(recorded[number].feeds))
+    if recorded := recorded_folders(folder):
+        return Samples(
+            str(folder), len(recorded), lambda number: read_recorded(recorded[number], inputs)
+        )
     files, labels = _listed(folder), None
     found = [(label, file) for label, below in _classes(folder) for file in _listed(below)]
     if files and found:

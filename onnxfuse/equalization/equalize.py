@@ -77,6 +77,7 @@ def equalize(
     samples: Iterable[Feeds],
     *,
     weight_bits: int = 8,
+    keep: Iterable[str] = (),
     progress: Progress | None = None,
 ) -> EqualizeResult:
     """Scales the channels between layers so that their ranges are alike.
@@ -88,6 +89,7 @@ def equalize(
         model: What `onnxfuse.optimize` takes.
         samples: Inputs of the model, by name.
         weight_bits: How many bits a weight will have; 2 or more.
+        keep: Tensors that stay what they are, each made by the node that makes it.
         progress: Called with a word on each step as it begins.
 
     Raises:
@@ -97,17 +99,23 @@ def equalize(
     if weight_bits < 2:
         raise ModelError(f"a weight of {weight_bits} bits has no steps")
     tell = progress or (lambda step: None)
-    return _Run(io.read(model), samples, 2 ** (weight_bits - 1) - 1, tell).result()
+    steps = 2 ** (weight_bits - 1) - 1
+    return _Run(io.read(model), samples, steps, frozenset(keep), tell).result()
 
 
 class _Run:
     """One equalization of one model."""
 
     def __init__(
-        self, source: io.Source, samples: Iterable[Feeds], weight_steps: int, tell: Progress
+        self,
+        source: io.Source,
+        samples: Iterable[Feeds],
+        weight_steps: int,
+        keep: frozenset[str],
+        tell: Progress,
     ) -> None:
         self.source, self.samples, self.tell = source, samples, tell
-        self.weight_steps = weight_steps
+        self.weight_steps, self.keep = weight_steps, keep
         self.refused: list[tuple[str, str]] = []
         self.made: list[Equalized] = []
         self.constants: dict[str, Array] = {}
@@ -121,7 +129,7 @@ class _Run:
             model.ir_version,
             load=self.source.load,
             types=infer_types(model),
-            keep=trained_names(model),
+            keep=trained_names(model) | self.keep,
         )
         self.layers = layers(self.graph)
         self.barred: dict[int, str] = {}
@@ -156,6 +164,8 @@ class _Run:
         graph = self.graph
         diagonals: dict[int, Diagonal] = {}
         for index, layer in self.layers.items():
+            if layer.output in graph.keep:
+                continue
             found = diagonal(graph, layer, self._value(layer.weight))
             if found is not None:
                 diagonals[index] = found

@@ -82,7 +82,7 @@ def channel_ranges(
                 with np.errstate(invalid="ignore"):  # of infinite values, which are refused
                     found = _range(value.astype(np.float64), axes[name])
                 if not np.all(np.isfinite(found.power)):
-                    raise ModelError(f"{source.name}: {name!r} is not finite on a sample")
+                    raise ModelError(f"{source.name}: {name!r} is not finite on run {done}")
                 count = counts[name]
                 seen[name] = _joined(seen[name], found, count) if count else found
                 counts[name] += 1

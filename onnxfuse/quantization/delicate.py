@@ -23,6 +23,7 @@ from onnxfuse import io
 from onnxfuse.calibration import Samples
 from onnxfuse.graph import TensorType
 from onnxfuse.messages import operator
+from onnxfuse.quantization.exclusions import MOVING
 from onnxfuse.runtime import load_model, open_session
 from onnxfuse.shapes import infer_types
 
@@ -31,10 +32,9 @@ _FLOATS = TensorProto.FLOAT, TensorProto.FLOAT16
 _EXPONENTIAL = frozenset({"Softmax", "LogSoftmax"})
 _NEAR_ZERO = {"Div": 1, "Log": 0, "Reciprocal": 0}
 """The operators of 2, and which of their inputs it is."""
-_SHAPES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Expand", "Identity"})
 _THROUGH = {
-    True: _SHAPES | {"Add", "Sub", "Mul", "Div", "Where", "Clip", "Max", "Min"},
-    False: _SHAPES
+    True: MOVING | {"Add", "Sub", "Mul", "Div", "Where", "Clip", "Max", "Min"},
+    False: MOVING
     | {"Add", "Sqrt", "Max", "Clip", "Abs", "ReduceMean", "ReduceSum", "Conv"},  # a mean, as well
 }
 """What may pass such numbers on, by whether exponentials are taken of them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import onnx
 from onnx import numpy_helper
 
@@ -13,13 +14,15 @@ from onnxfuse.messages import bodies, names_read, operator
 from onnxfuse.report.report import Refused
 from onnxfuse.shapes import infer_types
 
-_MOVING = frozenset(
+MOVING = frozenset(
     {"Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split"}
     | {"Squeeze", "Tile", "Transpose", "Unsqueeze"}
 )
+"""Operators that make the numbers they are given, in other places, and no others but a padding."""
 _INTEGER = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}
 )
+_FLOATS = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 
 
 def integer_operator(model: onnx.ModelProto) -> str | None:
@@ -71,7 +74,8 @@ def left_float(
     5. Those that read a tensor of unknown type, such as what another domain's operator makes: the
        quantizer has no range for it.
     6. Relu and Clip of an output of the model: the quantizer gives it the range of what they make.
-    7. Those that read a constant without elements, which has no range.
+    7. Those that read a constant without elements, or with numbers that are not finite, which has
+       no range; but for the bounds of a Clip.
     8. Those that make or read a tensor of `delicate`.
     9. Those that compute something from constants alone, other than by moving it: it is exact.
     10. Clip whose bounds are not known to be on either side of 0: the quantizer leaves it out, and
@@ -99,6 +103,7 @@ def _found(
     outputs = {value.name for value in graph.output}
     constant = _constants(graph)
     empty = {tensor.name for tensor in graph.initializer if 0 in tensor.dims}
+    infinite = {tensor.name for tensor in graph.initializer if not _is_finite(tensor)}
     for node in graph.node:
         reason = None
         data = next(iter(node.input), "")
@@ -116,9 +121,11 @@ def _found(
             reason = "the type of what it reads is not known"
         elif empty.intersection(node.input):
             reason = "it reads a constant without elements"
+        elif operator(node) != "Clip" and infinite.intersection(node.input):
+            reason = "it reads a constant that is not finite"
         elif delicate.intersection((*node.input, *node.output)):
             reason = "8 bits cannot hold what it makes or reads"
-        elif operator(node) not in _MOVING and constant.issuperset(node.output):
+        elif operator(node) not in MOVING and constant.issuperset(node.output):
             reason = "it computes a constant"
         elif operator(node) in ("Relu", "Clip") and data in outputs:
             reason = "it reads an output of the model"
@@ -135,6 +142,10 @@ def _constants(graph: onnx.GraphProto) -> frozenset[str]:
         if node.input and operator(node) and not any(bodies(node)) and found.issuperset(node.input):
             found.update(node.output)
     return frozenset(found)
+
+
+def _is_finite(tensor: onnx.TensorProto) -> bool:
+    return tensor.data_type not in _FLOATS or np.isfinite(numpy_helper.to_array(tensor)).all()
 
 
 def _is_around_zero(clip: onnx.NodeProto, model: onnx.ModelProto) -> bool:

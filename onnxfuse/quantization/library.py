@@ -21,6 +21,8 @@ from onnxfuse.errors import ModelError, OnnxfuseError
 from onnxfuse.exporter.pytorch import said
 from onnxfuse.graph import TensorType
 from onnxfuse.hollow import payload_bytes, tensors
+from onnxfuse.quantization.guarding import guarded
+from onnxfuse.quantization.hiding import hidden, shown
 from onnxfuse.quantization.naming import in_the_way, rename
 from onnxfuse.quantization.scales import scale_overrides
 from onnxfuse.runtime import Feeds
@@ -73,10 +75,9 @@ def quantized(
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     large = sum(map(payload_bytes, tensors(model))) > _LARGE
-    given_names = {value.name for value in model.graph.input}
-    others = in_the_way(model)
-    if others or any(value.name in given_names for value in model.graph.output):
-        model = _apart(model, others)
+    version, others = model.ir_version, in_the_way(model)
+    model = _apart(model, others)
+    left = hidden(model, recipe.exclude)
     with tempfile.TemporaryDirectory(prefix="onnxfuse-") as folder, _quiet() as aloud:
         given, made = Path(folder) / "model.onnx", Path(folder) / "int8.onnx"
         io.write(model, given)
@@ -93,7 +94,6 @@ def quantized(
                 reduce_range=recipe.weight_bits == 7,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                nodes_to_exclude=list(recipe.exclude),
                 calibrate_method=getattr(CalibrationMethod, _NAMES[recipe.method]),
                 use_external_data_format=large,
                 extra_options={"CalibStridedMinMax": 1, "TensorQuantOverrides": overrides},
@@ -104,6 +104,9 @@ def quantized(
             raise ModelError(f"ONNX Runtime cannot quantize it: {said(error)}") from error
         source = io.read(made)
         source.embed()
+    shown(source.model, left)
+    guarded(source.model)
+    source.model.ir_version = version
     rename(source.model.graph, {new: name for name, new in others.items()})
     return source.model
 
@@ -120,18 +123,19 @@ def _apart(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.ModelProto:
     return made
 
 
-def has_work(model: onnx.ModelProto, exclude: Container[str]) -> bool:
-    """Whether there is a node that the library would quantize: without any, ONNX Runtime warns."""
+def taken(model: onnx.ModelProto, exclude: Container[str]) -> list[onnx.NodeProto]:
+    """The nodes that the library would quantize: where there are none, ONNX Runtime warns."""
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
     known = {*QDQRegistry, *QLinearOpsRegistry}  # what quantize_static takes if not told
     types = infer_types(model)
-    return any(
-        node.op_type in known
+    return [
+        node
+        for node in model.graph.node
+        if node.op_type in known
         and node.name not in exclude
         and any(types.get(name, TensorType()).elem_type in _FLOATS for name in node.input)
-        for node in model.graph.node
-    )
+    ]
 
 
 def preprocessed(model: onnx.ModelProto) -> onnx.ModelProto:

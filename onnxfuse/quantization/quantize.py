@@ -28,15 +28,17 @@ from onnxfuse.quantization.comparing import (
     compared,
 )
 from onnxfuse.quantization.delicate import delicate
+from onnxfuse.quantization.dense import dense
 from onnxfuse.quantization.exclusions import integer_operator, kept_tensors, left_float
+from onnxfuse.quantization.finite import infinite
 from onnxfuse.quantization.library import (
     METHODS,
     Method,
     Recipe,
     Tell,
-    has_work,
     preprocessed,
     quantized,
+    taken,
 )
 from onnxfuse.quantization.naming import named
 from onnxfuse.quantization.plain import plain
@@ -152,6 +154,7 @@ def quantize(
                 prepared,
                 samples,
                 weight_bits=count,
+                keep=job.tensors,
                 progress=lambda step: tell(step, 0, None),
             )
             best, equalized = found.model, found.nodes
@@ -205,12 +208,14 @@ class _Job:
         """A prepared model in int8, and what stays float.
 
         Raises:
-            ModelError: Nothing in it can be quantized, or the library cannot do it.
+            ModelError: Nothing in it can be quantized, the library cannot do it, or a tensor is not
+                finite.
         """
         left = self.left(model, samples)
         recipe = replace(recipe, exclude=tuple(refused.node for refused in left))
         made = model
-        if has_work(model, recipe.exclude):
+        if nodes := taken(model, recipe.exclude):
+            self.check_finite(model, nodes, samples)
             made = restored(quantized(model, samples, recipe, self.tell), model)
         if integer_operator(made) is None:
             names = ", ".join(WEIGHTED)
@@ -224,6 +229,7 @@ class _Job:
         """The model as it was in int8, prepared as the library recommends; or why not."""
         try:
             model = preprocessed(self.prepared(io.read(self.loaded.path)))
+            plain(model, self.tensors | self.read)  # what it made of products and sums
             named(model)
             left = self.left(model, samples)
             recipe = replace(recipe, exclude=tuple(refused.node for refused in left))
@@ -239,12 +245,25 @@ class _Job:
         found = delicate(model, samples, lambda done: self.tell("ranges", done, total))
         return left_float(model, self.tensors, self.read, found)
 
+    def check_finite(
+        self, model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto], samples: Samples
+    ) -> None:
+        """Raises ModelError where what nodes read or make is not finite on one of the samples."""
+        total = len(samples)
+        found = infinite(model, nodes, samples, lambda done: self.tell("checking", done, total))
+        if found is not None:
+            raise ModelError(
+                f"{samples.name}: run {found.run}: {found.tensor!r} is not finite, and 8 bits hold "
+                "no such numbers"
+            )
+
     def prepared(self, source: io.Source) -> onnx.ModelProto:
         """A copy with all data in it, that the library can quantize, with nodes named."""
         held = onnx.ModelProto()
         held.CopyFrom(source.model)
         whole = replace(source, model=held)
         whole.embed()
+        dense(held, self.loaded.name)
         model = raised(held, self.loaded.name)
         plain(model, self.tensors | self.read)
         named(model)

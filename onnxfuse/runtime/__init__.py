@@ -5,7 +5,7 @@ from onnxfuse.runtime.model import Input, Loaded, load_model
 from onnxfuse.runtime.providers import AVAILABLE_HINT, provider_name, require_provider
 from onnxfuse.runtime.session import RunError, Session, open_session
 from onnxfuse.runtime.sizes import parse_shapes, parse_sizes, size_choices, sizes_of_shapes
-from onnxfuse.runtime.testdata import Recorded, read_inputs
+from onnxfuse.runtime.testdata import Recorded, read_inputs, read_recorded, recorded_folders
 
 __all__ = [
     "AVAILABLE_HINT",
@@ -23,6 +23,8 @@ __all__ = [
     "parse_sizes",
     "provider_name",
     "read_inputs",
+    "read_recorded",
+    "recorded_folders",
     "require_provider",
     "size_choices",
     "sizes_of_shapes",

@@ -55,13 +55,25 @@ def read_inputs(path: Path, inputs: Sequence[Input]) -> list[Recorded]:
         ModelError: They cannot be read, or do not fit the inputs.
     """
     if path.is_dir():
-        folders = sorted({file.parent for file in path.glob("**/input_0.pb")})
+        folders = recorded_folders(path)
         if not folders:
             raise ModelError(f"{path}: no input_0.pb in this folder or below it")
-        found = [(str(folder), _from_folder(folder, inputs)) for folder in folders]
-    else:
-        found = [(str(path), _from_npz(path, inputs))]
-    return [Recorded(label, _checked(label, feeds, inputs)) for label, feeds in found]
+        return [Recorded(str(folder), read_recorded(folder, inputs)) for folder in folders]
+    return [Recorded(str(path), _checked(str(path), _from_npz(path, inputs), inputs))]
+
+
+def recorded_folders(path: Path) -> list[Path]:
+    """The folders with input_0.pb in a folder, itself among them, in order."""
+    return sorted({file.parent for file in path.glob("**/input_0.pb")})
+
+
+def read_recorded(folder: Path, inputs: Sequence[Input]) -> Feeds:
+    """Inputs of a model from a folder that holds input_0.pb and so on.
+
+    Raises:
+        ModelError: They cannot be read, or do not fit the inputs.
+    """
+    return _checked(str(folder), _from_folder(folder, inputs), inputs)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:

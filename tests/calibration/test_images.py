@@ -115,6 +115,20 @@ def test_a_folder_of_test_data(tmp_path):
     assert int(samples[1]["x"].max()) == 1
 
 
+def test_test_data_is_read_run_by_run(tmp_path):
+    """So that thousands of them need no more memory than one."""
+    for index in range(2):
+        (tmp_path / str(index)).mkdir()
+        (tmp_path / str(index) / "input_0.pb").write_bytes(b"not a tensor")
+    samples = read_samples(tmp_path, [FIRST])
+    tensor = numpy_helper.from_array(np.ones((1, 3, 4, 6), np.float32))
+    (tmp_path / "0" / "input_0.pb").write_bytes(tensor.SerializeToString())
+    assert len(samples) == 2
+    assert samples[0]["x"].shape == (1, 3, 4, 6)
+    with pytest.raises(ModelError, match="not a tensor of ONNX test data"):
+        samples[1]
+
+
 @pytest.mark.parametrize(
     ("given", "options", "words"),
     [

@@ -292,7 +292,7 @@ def test_samples_that_are_not_finite(value):
     model = between(THROUGH["Relu"])
     signs = np.sign(np.random.default_rng(0).standard_normal((1, 3, 8, 8))).astype(np.float32)
     bad = {"x": signs * np.float32(value)}
-    with pytest.raises(ModelError, match="not finite on a sample"):
+    with pytest.raises(ModelError, match="not finite on run 0"):
         equalize(model, [bad])
 
 

@@ -20,10 +20,10 @@ def sequences(count=4):
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
-def attention(masked, how):
+def attention(masked, how, tokens=TOKENS):
     """Scores of a causal attention, masked as exporters do it."""
     b = Builder()
-    x = b.input("n", TOKENS, WIDTH)
+    x = b.input("n", tokens, WIDTH)
     queries, keys, values = (b.op("MatMul", x, b.random(WIDTH, WIDTH)) for _ in range(3))
     scores = b.op("MatMul", queries, b.op("Transpose", keys, perm=[0, 2, 1]))
     scores = b.op("Mul", scores, b.constant(np.float32(1 / WIDTH)))
@@ -33,6 +33,12 @@ def attention(masked, how):
         scores = b.op("Add", scores, b.constant(mask))
     elif how == "Where":
         scores = b.op("Where", b.op("Cast", b.constant(seen), to=9), scores, b.constant(masked))
+    elif how == "Gather":  # as much of a larger mask as there are tokens
+        mask = b.constant(np.where(np.tril(np.ones((9, 9))) == 1, 0, masked))
+        count = b.op("Squeeze", b.op("Gather", b.op("Shape", x), b.constant(np.array([1]))))
+        found = b.op("Range", b.constant(np.array(0)), count, b.constant(np.array(1)))
+        mask = b.op("Gather", b.op("Gather", mask, found, axis=0), found, axis=1)
+        scores = b.op("Add", scores, mask)
     else:  # computed, and in another shape
         hidden = b.op("Sub", b.constant(np.float32(1)), b.op("Clip", b.constant(seen)))
         mask = b.op("Mul", hidden, b.constant(masked))
@@ -56,6 +62,27 @@ def test_masks_in_front_of_a_softmax(how, masked):
     result = quantize(model, {"x": sequences()}, weight_bits=7, **QUICK)
     assert [(q.count, q.total) for q in result.report.operators] == [(5, 5)]
     assert near(model, result.model, {"x": sequences()}, 25)
+
+
+@pytest.mark.parametrize("masked", [-3.4028235e38, -np.inf])
+@pytest.mark.parametrize(("method", "decibels"), [("percentile", 25), ("entropy", 10)])
+def test_masks_have_no_histogram(method, decibels, masked):
+    """The library would make one of what stays float, too."""
+    model = attention(masked, "Add")
+    data = {"x": sequences()}
+    result = quantize(model, data, method=method, weight_bits=7, **QUICK)
+    assert [(q.count, q.total) for q in result.report.operators] == [(5, 5)]
+    assert near(model, result.model, data, decibels)
+
+
+@pytest.mark.parametrize("masked", [-1e4, -np.inf])
+def test_masks_that_were_cut_from_larger_ones(masked):
+    model = attention(masked, "Gather", tokens="t")
+    data = {"x": sequences()}
+    for method in ("minmax", "percentile"):
+        result = quantize(model, data, method=method, weight_bits=7, **QUICK)
+        assert [(q.count, q.total) for q in result.report.operators] == [(5, 5)]
+        assert near(model, result.model, data, 25)
 
 
 def test_scores_beyond_exponentials():

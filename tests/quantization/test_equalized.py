@@ -13,6 +13,7 @@ import onnxfuse
 from onnxfuse import quantize
 from onnxfuse.equalization import SPLIT, equalize
 from tests.lift.building import Builder
+from tests.lift.comparing import run
 from tests.quantization.building import QUICK, images, network
 
 TRAINED = Path(__file__).resolve().parents[2] / "models" / "trained"
@@ -36,6 +37,34 @@ def test_says_where_equalization_does_harm(monkeypatch):
     monkeypatch.setattr(sys.modules[equalize.__module__], "balanced", at_random)
     (note,) = quantize(network(), {"x": images()}).report.notes[-1:]
     assert note.startswith("without equalization (--no-equalize) it is ")
+
+
+def identity_branch():
+    """What RepVGG folds to: one large number in each channel, which is split off."""
+    b = Builder()
+    t = b.op("Relu", b.conv(b.input("n", 3, 8, 8), 3, 8, (3, 3), pads=[1] * 4))
+    weight = b.constant(0.02 * b.values(8, 8, 3, 3))
+    both = b.op("Add", b.op("Conv", t, weight, pads=[1] * 4), t, output="sum")
+    b.conv(b.op("Relu", both), 8, 5, (1, 1), output="y")
+    return b.model("y")
+
+
+def test_a_kept_layer_is_not_split():
+    model, data = identity_branch(), {"x": images(8)}
+    assert SPLIT in {n.change for n in quantize(model, data, **QUICK).report.equalized}
+    result = quantize(model, data, keep=["sum"], **QUICK)
+    assert SPLIT not in {n.change for n in result.report.equalized}
+    assert [refused.reason for refused in result.report.left] == ["it is to stay float"]
+
+
+def test_a_kept_tensor_holds_what_it_did():
+    model, data = identity_branch(), {"x": images(8)}
+    result = quantize(model, data, keep=["sum"], **QUICK)
+    for each in (model, result.model):
+        each.graph.output.append(onnx.ValueInfoProto(name="sum"))
+    (_, expected), (_, found) = run(model, data), run(result.model, data)
+    noise = np.square(found - expected, dtype=np.float64).sum()
+    assert 10 * np.log10(np.square(expected, dtype=np.float64).sum() / noise) > 30
 
 
 # What folding alone loses ------------------------------------------------------------------------

@@ -168,3 +168,15 @@ def test_refuses_quietly_where_there_is_nothing_to_do(capfd):
     with pytest.raises(ModelError, match="nothing in it can be quantized"):
         quantize(b.model("y", types={"y": 7}), {"x": np.arange(3)}, **QUICK)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (6, 5)])
+def test_products_that_the_librarys_preparation_makes_layers(shape):
+    """ONNX Runtime's own optimizer makes a Gemm of a MatMul and an Add, whatever its bias is."""
+    b = Builder()
+    x = b.input(6, 8)
+    b.op("Add", b.op("MatMul", x, b.random(8, 5)), b.random(*shape), output="y")
+    data = np.random.default_rng(0).standard_normal((24, 8)).astype(np.float32)
+    forms = {f.name: f for f in quantize(b.model("y"), {"x": data}, threads=1).report.forms}
+    assert forms["int8"].failure == ""
+    assert forms["int8"].quality.snr > 25
