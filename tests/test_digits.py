@@ -115,7 +115,7 @@ def test_training_learns(alpha):
 
 
 @pytest.mark.parametrize("alpha", [None, 1.0])
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_training_depends_on_the_seed_alone(alpha):
     first = trained(alpha, seed=0)
     generator_state = torch.random.get_rng_state()

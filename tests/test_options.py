@@ -87,7 +87,7 @@ def test_the_plan_of_a_region_is_within_two_percent_of_the_best(seed):
     check_best(seed, NODES)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @settings(max_examples=6, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_the_plan_of_twelve_nodes_is_within_two_percent_of_the_best(seed):

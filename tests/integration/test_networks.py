@@ -153,7 +153,7 @@ class Case(NamedTuple):
                 return (pytest.mark.slow if in_ci else pytest.mark.nightly,)
             fast = self.dynamic == (self.form == "script_unfolded")
             fast &= not self.dynamic or self.name not in ("qarepvgg_a0", "im2col_net")
-            return () if fast else (pytest.mark.slow,)
+            return () if fast else (pytest.mark.slow if self.dynamic else pytest.mark.nightly,)
         slow = self.form == "dynamo" or not self.dynamic
         by_default = self.name == "three_branch" and (self.form, self.dynamic) != ("dynamo", True)
         return (pytest.mark.slow,) if slow and not by_default else ()
